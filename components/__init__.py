@@ -1,0 +1,1 @@
+"""One room per pipeline step; each `step.py` is the step as one typed function."""

@@ -1,0 +1,73 @@
+"""Errors that a user can act on: what is wrong, where, and what mends it.
+
+The command line prints ``str(error)`` as one paragraph and exits with code 2.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class HypercutError(Exception):
+    """Base of every error that bad input, configuration or surroundings can cause.
+
+    Args:
+        what: what is wrong, one sentence without a full stop.
+        where: the file, key or clip concerned.
+        remedy: the command or setting that mends it.
+    """
+
+    def __init__(self, what: str, *, where: str | os.PathLike[str] | None = None, remedy: str | None = None):
+        self.what = what
+        self.where = None if where is None else os.fspath(where)
+        self.remedy = remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        cure = f" To mend it: {self.remedy}." if self.remedy else ""
+        return f"{place}{self.what}.{cure}"
+
+
+class BadFootage(HypercutError):
+    """A video, frame folder or data-set layout that cannot be used as it is."""
+
+
+class BadImage(HypercutError):
+    """A photo that cannot be decoded, or that is too large to be decoded safely."""
+
+
+class BadClipStore(HypercutError):
+    """A clip store that is missing, incomplete, damaged or inconsistent."""
+
+
+class BadParameters(HypercutError):
+    """An unknown, mistyped or out-of-range parameter."""
+
+
+class BadCheckpoint(HypercutError):
+    """A model file that is damaged, or of another model than the one asked for."""
+
+
+class TrainingCollapsed(HypercutError):
+    """Training ended (or is about to end) in a solution that is worth nothing."""
+
+
+class DataRejected(HypercutError):
+    """A validation gate said no."""
+
+
+class RegistryError(HypercutError):
+    """The model registry could not be read or written."""
+
+
+class StorageError(HypercutError):
+    """A path or URI cannot be read or written (missing, refused, disk full)."""
+
+
+class MissingExtra(HypercutError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str):
+        super().__init__(f"the package '{package}' is needed for this and is not installed",
+                         remedy=f"pip install 'hypercut[{extra}]'")

@@ -1,0 +1,67 @@
+"""Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Count steps of named work. Use as a context manager and call `advance`.
+
+    Args:
+        label: what is being done.
+        total: number of steps, if known.
+        every: seconds between two plain lines when standard error is no terminal.
+    """
+
+    def __init__(self, label: str, total: int | None = None, every: float = 10.0):
+        self.label, self.total, self.every = label, total, every
+        self.done = 0
+        self._bar = None
+        self._start = self._last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                            TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                            console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, note="")
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.done += steps
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._last >= self.every:
+            self._last = now
+            of = f"/{self.total}" if self.total else ""
+            print(f"{self.label}: {self.done}{of} after {now - self._start:.0f} s {note}".rstrip(),
+                  file=sys.stderr, flush=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
+    """Yield from `items`, showing progress."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with Progress(label, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()
