@@ -1,0 +1,1 @@
+"""Motion blur: how sharp frames become one blurry image."""

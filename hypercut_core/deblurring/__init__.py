@@ -1,0 +1,1 @@
+"""Deblurring models: one blurry image in, T sharp frames out."""

@@ -1,0 +1,1 @@
+"""HyperCUT: learn without labels which of the two directions of a clip is the canonical one."""

@@ -1,0 +1,102 @@
+"""The even/odd model: reversal in time is one sign.
+
+With K = T // 2 and k = 1..K, a sequence is its middle frame, K even parts and K odd parts:
+
+    S_k = (x_k + x_{T+1-k}) / 2        D_k = (x_k - x_{T+1-k}) / 2
+
+Reversing the sequence leaves the middle and the even parts alone and turns every D into -D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hypercut_core.blur.exposure import Response, from_linear, to_linear
+from hypercut_core.deblurring.blocks import UNetTrunk
+from hypercut_core.errors import BadParameters
+
+
+@dataclass(frozen=True)
+class DeblurrerConfig:
+    """The shape of the even/odd model."""
+
+    width: int = 32  # channels at the first level of the trunk
+    blocks: tuple[int, ...] = (2, 2, 2)  # blocks per level, the bottom last
+    block: Literal["gated", "conv"] = "gated"  # NAFNet block, or plain convolutions
+    unshuffle: int = 2  # pixels folded into channels at the door, per side
+    projection: float = 1.0  # share of the blur projection: 1 exact re-blur, 0 off (dead time, unknown response)
+    response: Response = "srgb"  # response curve in which the outputs re-blur
+
+
+class Parts(NamedTuple):
+    """Middle frame (B, 3, H, W), even and odd parts (B, K, 3, H, W)."""
+
+    middle: Tensor
+    even: Tensor
+    odd: Tensor
+
+
+def split_parts(frames: Tensor) -> Parts:
+    """(B, T, 3, H, W), T odd, to middle, even and odd parts."""
+    half = frames.shape[1] // 2
+    first, last = frames[:, :half], frames[:, half + 1:].flip(1)
+    return Parts(frames[:, half], (first + last) / 2, (first - last) / 2)
+
+
+def join_parts(parts: Parts) -> Tensor:
+    """Inverse of `split_parts`: (B, T, 3, H, W)."""
+    return torch.cat([parts.even + parts.odd, parts.middle[:, None], (parts.even - parts.odd).flip(1)], dim=1)
+
+
+def blur_projection(frames: Tensor, blurry: Tensor, response: str, share: float = 1.0) -> Tensor:
+    """Add to every frame, in linear light, what its mean lacks of the blurry image.
+
+    Args:
+        frames: (B, T, 3, H, W) encoded values.
+        blurry: (B, 3, H, W) encoded values.
+        share: 1 makes the frames re-blur to the blurry image exactly, before clipping; 0 does nothing.
+    """
+    light = to_linear(frames, response)
+    lack = to_linear(blurry, response) - light.mean(1)
+    return from_linear(light + share * lack[:, None], response)
+
+
+class EvenOddDeblurrer(nn.Module):
+    """Blurry image (B, 3, H, W) in [0, 1] to T sharp frames (B, T, 3, H, W), not clipped; any H and W.
+
+    Raises:
+        BadParameters: T is even or outside 3 to 15.
+    """
+
+    def __init__(self, config: DeblurrerConfig, frames: int = 7):
+        super().__init__()
+        if frames % 2 == 0 or not 3 <= frames <= 15:
+            raise BadParameters(f"the number of sharp frames is {frames}", where="frames",
+                                remedy="choose an odd number from 3 to 15")
+        self.config, self.frames, self.response = config, frames, config.response
+        self.trunk = UNetTrunk(3, 3 * frames, config.width, config.blocks, config.unshuffle, config.block)
+        nn.init.normal_(self.trunk.leave.weight, std=1e-3)  # start at "repeat the blurry image"
+        nn.init.zeros_(self.trunk.leave.bias)
+
+    def parts(self, blurry: Tensor) -> Parts:
+        """The unprojected parts."""
+        height, width = blurry.shape[-2:]
+        m = self.trunk.multiple
+        padded = F.pad(blurry, (0, -width % m, 0, -height % m), mode="replicate")
+        out = self.trunk(padded - 0.5)[..., :height, :width].float()
+        half = self.frames // 2
+        out = out.unflatten(1, (self.frames, 3))
+        base = blurry[:, None]
+        return Parts(blurry + out[:, 0], base + out[:, 1:half + 1], out[:, half + 1:])
+
+    def forward(self, blurry: Tensor) -> Tensor:
+        frames = join_parts(self.parts(blurry))
+        if self.config.projection == 0:
+            return frames
+        with torch.autocast(frames.device.type, enabled=False):
+            return blur_projection(frames, blurry.float(), self.response, self.config.projection)

@@ -1,0 +1,126 @@
+"""Encoders whose score says on which side of a hyperplane a frame pair lies.
+
+Score of a pair: u(a, b), large and negative on the canonical side (as the paper's regulariser pushes
+predictions to the negative side). For a clip x_1..x_T the pairs are (x_k, x_{T+1-k}), k = 1..T//2.
+
+* ``hyperplane``: the released structure of Pham et al. 2023: u = w.f(a, b) + c with w, c drawn once and
+  frozen. Nothing makes u(b, a) differ in sign from u(a, b); that has to be learned, and 0 is a saddle.
+* ``antisymmetric``: u = w.(f(a, b) - f(b, a)) / 2, so that u(b, a) = -u(a, b) for any weights; only the
+  agreement of the pairs is left to learn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hypercut_core.errors import BadParameters
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of a HyperCUT encoder."""
+
+    kind: Literal["antisymmetric", "hyperplane"] = "antisymmetric"  # hyperplane: the paper's structure
+    width: int = 24  # channels of the first convolution (antisymmetric only; hyperplane has its own)
+    blocks: int = 3  # residual blocks (antisymmetric only)
+    features: int = 128  # dimension of the space that the hyperplane cuts
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a sum, (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class HyperplaneEncoder(nn.Module):
+    """The paper's encoder: 2.32 M parameters, 1.53 GMAC at 256 px.
+
+    conv 7x7 6->32, five stride-2 3x3 convs 32->64->128->128->128->128, six residual blocks, mean over
+    the picture; then the frozen random hyperplane.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        if config.features != 128:
+            raise BadParameters(f"the hyperplane encoder has 128 features, not {config.features}",
+                                where="encoder.model.features", remedy="set it to 128")
+        channels = (32, 64, 128, 128, 128, 128)
+        layers: list[nn.Module] = [nn.Conv2d(6, 32, 7, padding=3), nn.ReLU()]
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        layers += [ResidualBlock(128) for _ in range(6)]
+        self.config = config
+        self.body = nn.Sequential(*layers)
+        self.normal: Tensor
+        self.offset: Tensor
+        self.register_buffer("normal", torch.randn(128))
+        self.register_buffer("offset", torch.randn(1))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Scores (B,) of pairs of frames (B, 3, H, W) in [0, 1]."""
+        features = self.body(torch.cat([first, second], 1) * 2 - 1).float().mean((2, 3))
+        return features @ self.normal + self.offset
+
+
+class AntisymmetricEncoder(nn.Module):
+    """u(a, b) = w.(f(a, b) - f(b, a)) / 2: swapping the frames changes the sign and nothing else."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        w = config.width
+        self.config = config
+        self.body = nn.Sequential(
+            nn.Conv2d(6, w, 5, stride=2, padding=2), nn.GELU(),
+            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1), nn.GELU(),
+            *[ResidualBlock(2 * w) for _ in range(config.blocks)],
+            nn.Conv2d(2 * w, config.features, 3, stride=2, padding=1), nn.GELU())
+        self.normal: Tensor
+        self.register_buffer("normal", torch.randn(config.features))
+
+    def features(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.body(torch.cat([first, second], 1) * 2 - 1).float().mean((2, 3))
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Scores (B,) of pairs of frames (B, 3, H, W) in [0, 1].
+
+        The two passes are separate calls of one shape, so that swapping the frames swaps two numbers
+        that are equal to the last bit: a joint batch would leave that to the convolution library.
+        """
+        difference = self.features(first, second) - self.features(second, first)
+        return (difference * self.normal).sum(1) / 2
+
+
+Encoder = HyperplaneEncoder | AntisymmetricEncoder
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """A fresh encoder; its weights and its frozen hyperplane come from torch's global generator."""
+    return HyperplaneEncoder(config) if config.kind == "hyperplane" else AntisymmetricEncoder(config)
+
+
+def pair_scores(encoder: nn.Module, frames: Tensor) -> Tensor:
+    """Scores u_k, k = 1..T//2, of the pairs (x_k, x_{T+1-k}): (B, T, 3, H, W) -> (B, T//2)."""
+    batch, half = frames.shape[0], frames.shape[1] // 2
+    first = frames[:, :half].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    last = frames.flip(1)[:, :half].flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    scores: Tensor = encoder(first, last)
+    return scores.view(batch, half)
+
+
+def both_scores(encoder: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores u_k of the pairs and v_k of the swapped pairs, each (B, T//2)."""
+    forward = pair_scores(encoder, frames)
+    if isinstance(encoder, AntisymmetricEncoder):
+        return forward, -forward
+    return forward, pair_scores(encoder, frames.flip(1))
