@@ -1,0 +1,382 @@
+"""One Zarr v3 array of clips `[clip, frame, height, width, 3]`, written and read shard by shard.
+
+zarr-python reads these arrays too (a test holds both to the same bytes). The project has its own
+reader because a random crop touches some twenty small chunks, and zarr-python spends more on its
+bookkeeping for each of them than decoding takes: `benchmarks/clip_reading` measures it.
+
+A shard file is its chunks one after another, clip by clip, then an index of (offset, bytes) pairs
+as little-endian uint64 and the CRC-32C of the index.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numcodecs import blosc
+
+from hypercut_core.clips.byte_source import ByteSource
+from hypercut_core.errors import BadClipStore
+
+try:  # zarr brings one of the two
+    from google_crc32c import value as crc32c
+except ImportError:  # pragma: no cover
+    from crc32c import crc32c
+
+REMEDY = "run synthesize-blur again"
+MISSING = np.uint64(2**64 - 1)  # Zarr's mark of a chunk that was not written: all zero
+MAX_CHUNK = 2**28  # bytes; a store that asks for more is damaged or hostile
+MAX_INDEX = 2**26
+SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
+AXES = ("clip", "frame", "height", "width", "channel")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How clips are cut into chunks and compressed."""
+
+    chunk: int = 64  # px, the longest side of a chunk
+    codec: str = "zstd"  # Blosc's inner codec: zstd, lz4, lz4hc
+    level: int = 1  # compression level, 1 to 9
+    shuffle: str = "bitshuffle"  # noshuffle, shuffle, bitshuffle
+    shard_bytes: int = 2**30  # bytes of uncompressed frames in one shard file
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Shape and cut of one array. A chunk holds all frames of one tile of one clip."""
+
+    clips: int
+    frames: int  # T + 1
+    height: int
+    width: int
+    chunk_height: int
+    chunk_width: int
+    shard_clips: int
+    codec: str = "zstd"
+    level: int = 1
+    shuffle: str = "bitshuffle"
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.chunk_height)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.chunk_width)
+
+    @property
+    def chunk_bytes(self) -> int:
+        return self.frames * self.chunk_height * self.chunk_width * 3
+
+    @property
+    def index_entries(self) -> int:
+        return self.shard_clips * self.rows * self.columns
+
+    @property
+    def shards(self) -> int:
+        return -(-self.clips // self.shard_clips)
+
+    @classmethod
+    def plan(cls, frames: int, height: int, width: int, packing: Packing) -> ArrayLayout:
+        """Cut into chunks of nearly equal size, so that the last row and column hold little padding."""
+        chunk_height = math.ceil(height / math.ceil(height / packing.chunk))
+        chunk_width = math.ceil(width / math.ceil(width / packing.chunk))
+        shard_clips = max(1, packing.shard_bytes // (frames * height * width * 3))
+        return cls(0, frames, height, width, chunk_height, chunk_width, min(shard_clips, 4096),
+                   packing.codec, packing.level, packing.shuffle)
+
+    def to_json(self) -> dict[str, Any]:
+        """The array's zarr.json."""
+        inner = [1, self.frames, self.chunk_height, self.chunk_width, 3]
+        outer = [self.shard_clips, self.frames, self.rows * self.chunk_height,
+                 self.columns * self.chunk_width, 3]
+        little = {"name": "bytes", "configuration": {"endian": "little"}}
+        compress = {"name": "blosc", "configuration": {
+            "typesize": 3, "cname": self.codec, "clevel": self.level, "shuffle": self.shuffle,
+            "blocksize": self.chunk_bytes}}
+        shard = {"name": "sharding_indexed", "configuration": {
+            "chunk_shape": inner, "codecs": [{"name": "bytes"}, compress],
+            "index_codecs": [little, {"name": "crc32c"}], "index_location": "end"}}
+        return {"zarr_format": 3, "node_type": "array", "data_type": "uint8", "fill_value": 0,
+                "shape": [self.clips, self.frames, self.height, self.width, 3],
+                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+                "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+                "codecs": [shard], "attributes": {}, "dimension_names": list(AXES), "storage_transformers": []}
+
+    @classmethod
+    def from_json(cls, meta: Any) -> ArrayLayout:
+        """Read a zarr.json that `to_json` could have written.
+
+        Raises:
+            ValueError: it is something else; the message says what.
+        """
+        try:
+            shape, outer = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
+            shard = meta["codecs"][0]["configuration"]
+            inner, blosc_settings = shard["chunk_shape"], shard["codecs"][-1]["configuration"]
+            numbers = [*shape, *outer, *inner]
+            if len(numbers) != 15 or any(type(number) is not int for number in numbers):
+                raise ValueError("shape and chunk shapes must be five whole numbers each")
+            layout = cls(shape[0], *shape[1:4], inner[2], inner[3], outer[0], blosc_settings["cname"],
+                         blosc_settings["clevel"], blosc_settings["shuffle"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"not the metadata of a clip array ({error!r})") from error
+        layout._check_bounds()
+        expected = layout.to_json()
+        # what does not change the meaning of the bytes may differ
+        for key in set(expected) - {"attributes", "dimension_names", "storage_transformers", "codecs"}:
+            if meta.get(key) != expected[key]:
+                raise ValueError(f"{key} is {str(meta.get(key))[:120]}, {expected[key]} expected")
+        _check_codecs(meta["codecs"], expected["codecs"])
+        return layout
+
+    def _check_bounds(self) -> None:
+        if not (0 <= self.clips < 2**31 and 2 <= self.frames <= 64
+                and 1 <= self.chunk_height <= self.height < 2**16
+                and 1 <= self.chunk_width <= self.width < 2**16 and self.shard_clips >= 1):
+            raise ValueError("shape or chunk shape is out of range")
+        if self.chunk_bytes > MAX_CHUNK or self.index_entries * 16 > MAX_INDEX:
+            raise ValueError("chunks or shards are too large")
+
+
+def _check_codecs(found: Any, expected: list[dict[str, Any]]) -> None:
+    """Blosc settings may be any (each chunk's header carries them); the rest must be ours."""
+    try:
+        shard = found[0]["configuration"]
+        names = [codec["name"] for codec in shard["codecs"]]
+        same = (len(found) == 1 and found[0]["name"] == "sharding_indexed" and names == ["bytes", "blosc"]
+                and shard["chunk_shape"] == expected[0]["configuration"]["chunk_shape"]
+                and [codec["name"] for codec in shard["index_codecs"]] == ["bytes", "crc32c"]
+                and shard["index_codecs"][0]["configuration"]["endian"] == "little"
+                and shard.get("index_location", "end") == "end")
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"codecs are not those of a clip array ({error!r})") from error
+    if not same:
+        raise ValueError("codecs are not those of a clip array (sharding_indexed of bytes and blosc)")
+
+
+class ShardWriter:
+    """Appends clips to an array on disk; holds one clip and the open shard's index in memory."""
+
+    def __init__(self, folder: Path, layout: ArrayLayout):
+        self.folder, self.layout = folder, layout
+        self.clips = 0
+        self._index: list[tuple[int, int]] = []
+        self._offset = 0
+
+    def add(self, clip: np.ndarray) -> int:
+        """Append one clip, uint8 [frames, height, width, 3]; returns its row."""
+        path = self._shard_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as stream:
+            for tile in _tiles(clip, self.layout):
+                chunk = compress(tile, self.layout)
+                stream.write(chunk)
+                self._index.append((self._offset, len(chunk)))
+                self._offset += len(chunk)
+        self.clips += 1
+        if self.clips % self.layout.shard_clips == 0:
+            self._close_shard(path)
+        return self.clips - 1
+
+    def finish(self) -> ArrayLayout:
+        """Close the last shard and write the array's metadata; returns the final layout."""
+        if self._index:
+            self._close_shard(self._shard_path())
+        fields = {**self.layout.__dict__, "clips": self.clips}
+        layout = ArrayLayout(**fields)
+        (self.folder / "zarr.json").write_text(json.dumps(layout.to_json(), indent=2, sort_keys=True) + "\n",
+                                               encoding="utf-8")
+        return layout
+
+    def _shard_path(self) -> Path:
+        return self.folder / shard_key(self.clips // self.layout.shard_clips)
+
+    def _close_shard(self, path: Path) -> None:
+        index = np.full((self.layout.index_entries, 2), MISSING, dtype="<u8")
+        index[:len(self._index)] = np.array(self._index, dtype="<u8")
+        data = index.tobytes()
+        with path.open("ab") as stream:
+            stream.write(data + crc32c(data).to_bytes(4, "little"))
+        self._index, self._offset = [], 0
+
+
+def shard_key(shard: int) -> str:
+    return f"c/{shard}/0/0/0/0"
+
+
+def compress(tile: np.ndarray, layout: ArrayLayout) -> bytes:
+    # one Blosc block a chunk: fastest to decode, and no thread can reorder blocks (same bytes every time)
+    return bytes(blosc.compress(tile.reshape(-1).view("V3"), layout.codec.encode(), layout.level,
+                                SHUFFLES[layout.shuffle], layout.chunk_bytes))
+
+
+def _tiles(clip: np.ndarray, layout: ArrayLayout) -> Iterator[np.ndarray]:
+    """Cut a clip into full-sized chunks, zero beyond its edges, row by row."""
+    high, wide = layout.chunk_height, layout.chunk_width
+    for top in range(0, layout.height, high):
+        for left in range(0, layout.width, wide):
+            part = clip[:, top:top + high, left:left + wide]
+            if part.shape[1:3] == (high, wide):
+                yield np.ascontiguousarray(part)
+            else:
+                tile = np.zeros((layout.frames, high, wide, 3), np.uint8)
+                tile[:, :part.shape[1], :part.shape[2]] = part
+                yield tile
+
+
+class ShardReader:
+    """Reads crops of one array, touching only the chunks that the crop needs.
+
+    Args:
+        source: where the bytes are.
+        array: the array's name, e.g. "720x1280".
+
+    Raises:
+        BadClipStore: the metadata is missing or not that of a clip array.
+    """
+
+    def __init__(self, source: ByteSource, array: str):
+        self.source, self.array = source, array
+        self.layout = self._read_layout()
+        self._indexes: dict[int, np.ndarray] = {}
+
+    def read(self, clip: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """One crop, uint8 [frames, height, width, 3].
+
+        Raises:
+            IndexError: the crop reaches outside the clip.
+            BadClipStore: the shard is missing, truncated or damaged.
+        """
+        layout = self.layout
+        if not (0 <= clip < layout.clips and 0 <= top < top + height <= layout.height
+                and 0 <= left < left + width <= layout.width):
+            raise IndexError(f"crop {height}x{width} at ({top}, {left}) of clip {clip} is outside "
+                             f"{layout.clips} clips of {layout.height}x{layout.width}")
+        out = np.empty((layout.frames, height, width, 3), np.uint8)
+        shard, within = divmod(clip, layout.shard_clips)
+        tile = np.empty((layout.frames, layout.chunk_height, layout.chunk_width, 3), np.uint8)
+        for row, column, data in self._chunks(shard, within, top, left, height, width):
+            # overlap of the chunk and the crop, first in the crop's coordinates
+            y, x = row * layout.chunk_height - top, column * layout.chunk_width - left
+            y0, y1 = max(y, 0), min(y + layout.chunk_height, height)
+            x0, x1 = max(x, 0), min(x + layout.chunk_width, width)
+            if data is None:
+                out[:, y0:y1, x0:x1] = 0
+            elif out.shape == tile.shape and x == y == 0:
+                self._decode(shard, data, out)
+            else:
+                self._decode(shard, data, tile)
+                out[:, y0:y1, x0:x1] = tile[:, y0 - y:y1 - y, x0 - x:x1 - x]
+        return out
+
+    def _chunks(self, shard: int, clip: int, top: int, left: int, height: int, width: int
+                ) -> Iterator[tuple[int, int, memoryview | None]]:
+        """Yield (row, column, compressed bytes or None) of the chunks under a crop, neighbours in one read."""
+        layout, index = self.layout, self._index(shard)
+        first = left // layout.chunk_width
+        last = (left + width - 1) // layout.chunk_width
+        for row in range(top // layout.chunk_height, (top + height - 1) // layout.chunk_height + 1):
+            start = (clip * layout.rows + row) * layout.columns
+            entries = index[start + first:start + last + 1].tolist()
+            column = 0
+            while column < len(entries):
+                run = column + 1
+                begin, length = entries[column]
+                if length < 0:
+                    yield row, first + column, None
+                    column = run
+                    continue
+                end = begin + length
+                while run < len(entries) and entries[run][0] == end and entries[run][1] >= 0:
+                    end += entries[run][1]
+                    run += 1
+                data = memoryview(self._read(shard_key(shard), begin, end - begin))
+                for offset, size in entries[column:run]:
+                    yield row, first + column, data[offset - begin:offset - begin + size]
+                    column += 1
+
+    def _decode(self, shard: int, data: memoryview, out: np.ndarray) -> None:
+        # the header's two sizes are checked first: Blosc trusts them
+        if (len(data) < 16 or int.from_bytes(data[4:8], "little") != out.nbytes
+                or int.from_bytes(data[12:16], "little") != len(data) or data[3] == 0):
+            raise self._bad(shard_key(shard), "a chunk of the shard is damaged")
+        try:
+            blosc.decompress(data, out)
+        except (RuntimeError, ValueError) as error:
+            raise self._bad(shard_key(shard), f"a chunk of the shard cannot be decoded ({error})") from error
+
+    def _index(self, shard: int) -> np.ndarray:
+        """The shard's index, int64 [entries, 2]: offset and bytes, (-1, -1) for a missing chunk."""
+        index = self._indexes.get(shard)
+        if index is None:
+            self._indexes[shard] = index = self._read_index(shard)
+        return index
+
+    def _read_index(self, shard: int) -> np.ndarray:
+        key, length = shard_key(shard), self.layout.index_entries * 16
+        size = self._size(key)
+        limit = size - length - 4
+        if limit < 0:
+            raise self._bad(key, f"the shard is truncated ({size} bytes, less than its index)")
+        data = self._read(key, limit, length + 4)
+        if crc32c(data[:length]) != int.from_bytes(data[length:], "little"):
+            raise self._bad(key, "the shard's index is damaged or the file is truncated (wrong checksum)")
+        table = np.frombuffer(data, "<u8", length // 8).reshape(-1, 2)
+        offset, count = table[:, 0], table[:, 1]
+        missing = (offset == MISSING) & (count == MISSING)
+        largest = np.uint64(min(limit, self.layout.chunk_bytes + 4096))
+        # no sum: offset + count could wrap
+        fits = (offset <= limit) & (count <= largest) & (offset <= np.uint64(limit) - np.minimum(count, largest))
+        if not bool((fits | missing).all()):
+            raise self._bad(key, "the shard's index points outside the file")
+        return table.astype(np.int64)  # MISSING becomes -1
+
+    def _read_layout(self) -> ArrayLayout:
+        try:
+            layout = ArrayLayout.from_json(read_json(self.source, f"{self.array}/zarr.json"))
+        except ValueError as error:
+            raise self._bad("zarr.json", f"the array's metadata is wrong: {error}") from error
+        return layout
+
+    def _size(self, key: str) -> int:
+        try:
+            return self.source.size(f"{self.array}/{key}")
+        except OSError as error:
+            raise self._bad(key, f"the shard cannot be opened ({error.strerror or error})") from error
+
+    def _read(self, key: str, offset: int, length: int) -> bytes:
+        try:
+            return self.source.read(f"{self.array}/{key}", offset, length)
+        except EOFError as error:
+            raise self._bad(key, f"the shard is truncated ({error})") from error
+        except OSError as error:
+            raise self._bad(key, f"the shard cannot be read ({error.strerror or error})") from error
+
+    def _bad(self, key: str, what: str) -> BadClipStore:
+        return BadClipStore(what, where=f"{self.source.name}/{self.array}/{key}", remedy=REMEDY)
+
+
+def read_json(source: ByteSource, key: str, limit: int = 2**20) -> Any:
+    """Read a small JSON file of a store.
+
+    Raises:
+        BadClipStore: it is missing, larger than `limit` bytes, or not JSON.
+    """
+    where = f"{source.name}/{key}"
+    try:
+        size = source.size(key)
+        if size > limit:
+            raise BadClipStore(f"the file is larger than {limit} bytes", where=where, remedy=REMEDY)
+        return json.loads(source.read(key, 0, size).decode("utf-8"))
+    except (OSError, EOFError) as error:
+        raise BadClipStore("the file of the clip store is missing or cannot be read", where=where,
+                           remedy=REMEDY) from error
+    except (ValueError, RecursionError) as error:
+        raise BadClipStore(f"the file is not valid JSON ({error})", where=where, remedy=REMEDY) from error

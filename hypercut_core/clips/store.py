@@ -1,0 +1,315 @@
+"""The clip store: a Zarr v3 group of clips, one array for each clip size, and clips.parquet beside it.
+
+    data/clips/zarr.json             the group; its attributes say T
+    data/clips/720x1280/zarr.json    uint8 [clip, T + 1, 720, 1280, 3], sRGB; frame 0 is the blurry image
+    data/clips/720x1280/c/0/0/0/0/0  a shard of some clips
+    data/clips/clips.parquet         one row for each clip: see ClipRecord
+
+`zarr.open_group("data/clips")` reads it as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from hypercut_core.clips.byte_source import ByteSource, LocalBytes
+from hypercut_core.clips.shards import REMEDY, ArrayLayout, Packing, ShardReader, ShardWriter, read_json
+from hypercut_core.errors import BadClipStore, BadParameters
+from hypercut_core.files import atomic_directory
+
+TABLE = "clips.parquet"
+FORMAT = 1
+SPLITS = ("train", "val", "test")
+BLURS = ("synthetic", "captured")
+RESPONSES = ("srgb", "gamma2.2", "none")
+MAX_TABLE = 2**30  # bytes
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """One row of clips.parquet."""
+
+    clip_id: str  # unique in the store
+    array: str  # the Zarr array that holds it, "<height>x<width>"
+    index: int  # row in that array
+    source: str  # the footage source that it was cut from; no source is in two splits
+    split: str  # train, val or test
+    category: str
+    height: int  # px
+    width: int  # px
+    frames: int  # T, number of sharp frames
+    motion: float  # px over the exposure
+    sha256: str  # of the T + 1 frames' bytes
+    blur: str  # synthetic, or captured (a camera's own blur)
+    response: str  # the curve in which the blur is a mean: srgb, gamma2.2 or none
+    noise: float  # standard deviation of the read noise added to the blurry image
+
+
+class ClipStoreWriter:
+    """Writes a clip store, one clip in memory at a time. Use as a context manager:
+    the store appears under `path` when the block ends without an error, and not before.
+
+    Args:
+        path: folder of the store; what was there is replaced.
+        frames: T, odd, 3 to 15.
+        packing: chunks, codec and shard size.
+
+    Same clips in the same order give the same bytes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], frames: int, packing: Packing | None = None):
+        if frames % 2 == 0 or not 3 <= frames <= 15:
+            raise BadParameters(f"frames is {frames}; it must be odd and from 3 to 15", remedy="set frames to 7")
+        self.path, self.frames, self.packing = Path(path), frames, packing or Packing()
+        self.records: list[ClipRecord] = []
+        self._arrays: dict[str, ShardWriter] = {}
+        self._ids: set[str] = set()
+        self._folder: contextlib.AbstractContextManager[Path] | None = None
+
+    def __enter__(self) -> ClipStoreWriter:
+        self._folder = atomic_directory(self.path)
+        self._partial = self._folder.__enter__()
+        return self
+
+    def add(self, frames: np.ndarray, *, clip_id: str, source: str, split: str, category: str, motion: float,
+            blur: str = "synthetic", response: str = "srgb", noise: float = 0.0) -> None:
+        """Append a clip.
+
+        Args:
+            frames: uint8 sRGB [T + 1, H, W, 3], the blurry image first. Other arguments: see ClipRecord.
+
+        Raises:
+            BadClipStore: wrong shape or type, a clip_id that is there already, an unknown split, blur or
+                response.
+        """
+        if self._folder is None:
+            raise RuntimeError("use ClipStoreWriter as a context manager")
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != self.frames + 1 \
+                or frames.shape[3] != 3 or not 1 <= min(frames.shape[1:3]) <= max(frames.shape[1:3]) < 2**16:
+            raise self._refuse(clip_id, f"frames are {frames.dtype} {list(frames.shape)}, "
+                                        f"uint8 [{self.frames + 1}, H, W, 3] expected")
+        height, width = frames.shape[1:3]
+        array = f"{height}x{width}"
+        frames = np.ascontiguousarray(frames)
+        writer = self._arrays.get(array)
+        record = ClipRecord(clip_id, array, writer.clips if writer else 0, source, split, category, height, width,
+                            self.frames, float(motion), hashlib.sha256(frames.data).hexdigest(), blur, response,
+                            float(noise))
+        problem = _problem(record)
+        if problem is None and clip_id in self._ids:
+            problem = "the clip_id is in the store already"
+        if problem:
+            raise self._refuse(clip_id, problem)
+        if writer is None:
+            layout = ArrayLayout.plan(self.frames + 1, height, width, self.packing)
+            writer = self._arrays[array] = ShardWriter(self._partial / array, layout)
+        writer.add(frames)
+        self.records.append(record)
+        self._ids.add(clip_id)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        assert self._folder is not None
+        if error is not None:
+            self._folder.__exit__(kind, error, trace)
+            return
+        with contextlib.ExitStack() as stack:
+            stack.push(self._folder)
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.records:
+            raise BadClipStore("no clip was written", where=self.path,
+                               remedy="give footage with more, longer or steadier shots, or widen the limits on "
+                                      "motion")
+        for writer in self._arrays.values():
+            writer.finish()
+        group = {"zarr_format": 3, "node_type": "group",
+                 "attributes": {"hypercut": {"format": FORMAT, "frames": self.frames}}}
+        (self._partial / "zarr.json").write_text(json.dumps(group, indent=2, sort_keys=True) + "\n",
+                                                 encoding="utf-8")
+        _write_table(self._partial / TABLE, self.records)
+
+    def _refuse(self, clip_id: str, what: str) -> BadClipStore:
+        return BadClipStore(f"clip '{clip_id}' cannot be stored: {what}", where=self.path)
+
+
+class ClipStore:
+    """Read access to a clip store. Cheap to open, safe to share between threads, may be pickled.
+
+    Args:
+        path: folder of the store, or a ByteSource over one.
+
+    Raises:
+        BadClipStore: something is missing, or the table and the arrays do not match.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | ByteSource):
+        if isinstance(path, str | os.PathLike):
+            if not Path(path).is_dir():
+                raise BadClipStore("there is no clip store here", where=path, remedy="run synthesize-blur first")
+            path = LocalBytes(path)
+        self.source: ByteSource = path
+        self.path = Path(path.name)
+        self.frames: int = self._read_group()
+        self.records: list[ClipRecord] = _read_table(self.source)
+        names = dict.fromkeys(record.array for record in self.records)
+        self._arrays = {name: ShardReader(self.source, name) for name in names}
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the content: of all rows of the table, each of which holds its frames' own hash."""
+        rows = [dataclasses.astuple(record) for record in self.records]
+        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+
+    def read(self, i: int) -> np.ndarray:
+        """Clip `i` whole, uint8 [T + 1, H, W, 3], the blurry image first."""
+        record = self.records[i]
+        return self.read_crop(i, 0, 0, record.height, record.width)
+
+    def read_crop(self, i: int, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """A crop of clip `i`, uint8 [T + 1, height, width, 3]; reads only the chunks that it touches.
+
+        Raises:
+            IndexError: no such clip, or the crop reaches outside it.
+            BadClipStore: a shard is missing, truncated or damaged.
+        """
+        record = self.records[i]
+        return self._arrays[record.array].read(record.index, top, left, height, width)
+
+    def verify(self, i: int) -> None:
+        """Read clip `i` and compare it with its recorded hash.
+
+        Raises:
+            BadClipStore: the frames are not those that were written.
+        """
+        record = self.records[i]
+        if hashlib.sha256(self.read(i).data).hexdigest() != record.sha256:
+            raise BadClipStore(f"clip '{record.clip_id}' does not have its recorded sha256",
+                               where=self.path / record.array, remedy=REMEDY)
+
+    def indices(self, split: str, category: str | None = None) -> np.ndarray:
+        """Clips of a split (and category), int64 [n], in the store's order."""
+        return np.array([i for i, record in enumerate(self.records)
+                         if record.split == split and category in (None, record.category)], dtype=np.int64)
+
+    def _read_group(self) -> int:
+        meta = read_json(self.source, "zarr.json")
+        try:
+            attributes = meta["attributes"]["hypercut"]
+            frames, version = attributes["frames"], attributes["format"]
+        except (KeyError, TypeError) as error:
+            raise self._bad("zarr.json", "this is not the group of a clip store") from error
+        if version != FORMAT:
+            raise self._bad("zarr.json", f"the store has format {str(version)[:20]}, this version reads {FORMAT}")
+        if type(frames) is not int or frames % 2 == 0 or not 3 <= frames <= 15:
+            raise self._bad("zarr.json", f"frames is {str(frames)[:20]}, an odd number from 3 to 15 expected")
+        return frames
+
+    def _check(self) -> None:
+        """Hold every row of the table against its array."""
+        if not self.records:
+            raise self._bad(TABLE, "the store holds no clips")
+        ids: set[str] = set()
+        rows: dict[str, set[int]] = {name: set() for name in self._arrays}
+        for record in self.records:
+            layout = self._arrays[record.array].layout
+            if record.frames != self.frames or layout.frames != self.frames + 1:
+                raise self._bad(TABLE, f"clip '{record.clip_id}' has {record.frames} sharp frames in the table and "
+                                       f"{layout.frames - 1} in its array, the store says {self.frames}")
+            if (record.height, record.width) != (layout.height, layout.width):
+                raise self._bad(TABLE, f"clip '{record.clip_id}' is {record.height}x{record.width} in the table "
+                                       f"and {layout.height}x{layout.width} in its array")
+            if record.index >= layout.clips or record.index in rows[record.array] or record.clip_id in ids:
+                raise self._bad(TABLE, f"clip '{record.clip_id}' is listed twice, or its row {record.index} is "
+                                       f"outside its array of {layout.clips}")
+            ids.add(record.clip_id)
+            rows[record.array].add(record.index)
+        for name, reader in self._arrays.items():
+            if len(rows[name]) != reader.layout.clips:
+                raise self._bad(TABLE, f"array {name} holds {reader.layout.clips} clips, the table lists "
+                                       f"{len(rows[name])}")
+
+    def _bad(self, key: str, what: str) -> BadClipStore:
+        return BadClipStore(what, where=f"{self.source.name}/{key}", remedy=REMEDY)
+
+
+def _problem(record: ClipRecord) -> str | None:
+    """What is wrong with a row by itself, or None."""
+    if not record.clip_id or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", record.array, re.ASCII):
+        return "an empty clip_id or a wrong array name"
+    if record.array != f"{record.height}x{record.width}":
+        return f"array '{record.array}' does not hold clips of {record.height}x{record.width}"
+    if record.index < 0 or not (math.isfinite(record.motion) and record.motion >= 0) \
+            or not (math.isfinite(record.noise) and record.noise >= 0):
+        return "index, motion and noise must be finite and at least 0"
+    if not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
+        return "sha256 is not a SHA-256"
+    for name, choices in (("split", SPLITS), ("blur", BLURS), ("response", RESPONSES)):
+        if getattr(record, name) not in choices:
+            return f"{name} is '{getattr(record, name)}', one of {', '.join(choices)} expected"
+    return None
+
+
+def _columns() -> dict[str, type]:
+    hints = get_type_hints(ClipRecord)
+    return {field.name: hints[field.name] for field in dataclasses.fields(ClipRecord)}
+
+
+def _write_table(path: Path, records: list[ClipRecord]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    table = pa.table({name: pa.array([getattr(record, name) for record in records], arrow[kind])
+                      for name, kind in _columns().items()})
+    pq.write_table(table, path)
+
+
+def _read_table(source: ByteSource) -> list[ClipRecord]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    where = f"{source.name}/{TABLE}"
+
+    def bad(what: str) -> BadClipStore:
+        return BadClipStore(what, where=where, remedy=REMEDY)
+
+    try:
+        size = source.size(TABLE)
+        if size > MAX_TABLE:
+            raise bad(f"the table is larger than {MAX_TABLE} bytes")
+        table = pq.read_table(pa.BufferReader(source.read(TABLE, 0, size)))
+    except (OSError, EOFError) as error:
+        raise bad("the table of the clip store is missing or damaged") from error
+    except pa.ArrowException as error:
+        raise bad(f"the table is not valid Parquet ({str(error)[:200]})") from error
+    columns: dict[str, list[Any]] = {}
+    for name, kind in _columns().items():
+        if name not in table.column_names:
+            raise bad(f"the table has no column '{name}'")
+        columns[name] = table.column(name).to_pylist()
+        if any(type(value) is not kind for value in columns[name]):
+            raise bad(f"column '{name}' must hold {kind.__name__} in every row")
+    records = [ClipRecord(*row) for row in zip(*columns.values(), strict=True)]
+    for record in records:
+        problem = _problem(record)
+        if problem:
+            raise bad(f"clip '{record.clip_id[:80]}': {problem}")
+    return records
