@@ -51,7 +51,8 @@ for _tag, _pattern, _first in (
     ("null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
     ("bool", r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+              r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
      list("-+.0123456789")),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
@@ -129,8 +130,9 @@ def build(kind: type[Config], values: Mapping[str, Any], where: str | Path, pref
         name, hint = prefix + key, hints[key]
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, Mapping):
+                example = f"{name}.{next(iter(hints_of(hint)))}"
                 raise BadParameters(f"'{name}' is a group of parameters, and was given {shown(value)}",
-                                    where=where, remedy=f"give its members, such as {name}.{next(iter(hints_of(hint)))}")
+                                    where=where, remedy=f"give its members, such as {example}")
             made[key] = build(typing.cast(type[Any], hint), value, where, name + ".")
         else:
             made[key] = _checked(hint, value, name, where)
@@ -213,12 +215,14 @@ def described(hint: Any) -> str:
         return "a list of " + (" and ".join(inner) if origin is tuple and Ellipsis not in args else inner[0])
     if origin is dict:
         return f"a mapping of {described(args[0])} to {described(args[1])}"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null",
-             Path: "a path"}
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a word",
+             type(None): "null", Path: "a path"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _bounds(extras: tuple[Any, ...]) -> str:
-    low = next((x for item in extras if (x := getattr(item, "ge", getattr(item, "gt", None))) is not None), None)
-    high = next((x for item in extras if (x := getattr(item, "le", getattr(item, "lt", None))) is not None), None)
+    def first(*names: str) -> Any:
+        return next((x for item in extras for n in names if (x := getattr(item, n, None)) is not None), None)
+
+    low, high = first("ge", "gt"), first("le", "lt")
     return (f" from {low}" if low is not None else "") + (f" up to {high}" if high is not None else "")

@@ -10,10 +10,13 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypercut_core.errors import DataRejected
 from hypercut_core.files import write_json, write_text
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_ROWS = 20  # failing rows that a verdict lists; all are counted
 
@@ -44,6 +47,13 @@ class Verdict:
     @property
     def passed(self) -> bool:
         return all(check.passed or not check.enforced for check in self.checks)
+
+
+def leaks(table: pandas.DataFrame, column: str) -> pandas.Series:
+    """For rows whose `column` value occurs in more than one split: 'value in test, train'; else None."""
+    splits = {value: sorted(set(group)) for value, group in table.groupby(column)["split"]}
+    return table[column].map(lambda value: f"{str(value)[:40]} is in {', '.join(splits[value])}"
+                             if len(splits.get(value, ())) > 1 else None).astype(object)
 
 
 def checks_of(results: Mapping[str, Any], key: str) -> tuple[Check, ...]:
@@ -105,8 +115,10 @@ def _check(entry: Mapping[str, Any], key: str) -> Check:
     value_of = config["kwargs"].get("column")
     rows = []
     for row in result.get("unexpected_index_list") or []:
-        value = f": {row[value_of]}" if value_of in row and value_of != key else ""
-        text = f"{row[key]}{value}"
+        text = str(row[key])
+        if value_of in row and value_of != key:
+            value = row[value_of]
+            text += f": {value:.4g}" if isinstance(value, float) else f": {value}"
         if text not in rows:
             rows.append(text)
     return Check(says=meta["says"], remedy=meta.get("remedy", ""), expectation=config["type"],
@@ -121,7 +133,7 @@ def _observed(entry: Mapping[str, Any]) -> str:
         if reason.get("raised_exception"):
             return str(reason["exception_message"]).strip().split("\n")[0]
     value = entry["result"].get("observed_value", "")
-    return "" if value is None else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _culprits(check: Check) -> str:
