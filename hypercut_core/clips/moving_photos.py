@@ -37,8 +37,8 @@ class MovingPhotosConfig:
     """What the built-in clips look like."""
 
     size: int = 64  # height and width of a clip, px
-    motion_min: float = 4.0  # shortest path during the exposure, px
-    motion_max: float = 14.0  # longest path during the exposure, px
+    motion_min: float = 3.0  # shortest path during the exposure, px
+    motion_max: float = 10.0  # longest path during the exposure, px
     camera: float = 0.3  # share of clips in which only the camera moves
     both: float = 0.2  # share of clips in which camera and cut-outs move; the rest: cut-outs only
     curvature: float = 0.25  # greatest sideways bend of a path, as a share of its length

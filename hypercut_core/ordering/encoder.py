@@ -11,14 +11,16 @@ predictions to the negative side). For a clip x_1..x_T the pairs are (x_k, x_{T+
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypercut_core.errors import BadParameters
+from hypercut_core.errors import BadCheckpoint, BadParameters
+from hypercut_core.training.checkpoint import expect_model, load_weights, read_tensors, save_model
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,28 @@ def both_scores(encoder: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(encoder, AntisymmetricEncoder):
         return forward, -forward
     return forward, pair_scores(encoder, frames.flip(1))
+
+
+def save_encoder(path: str | os.PathLike[str], encoder: Encoder, card: dict[str, Any]) -> None:
+    """Write an encoder with its frozen hyperplane; `card` says how it came about."""
+    save_model(path, encoder, {"model": encoder.config.kind, "config": asdict(encoder.config), "card": card})
+
+
+def load_encoder(path: str | os.PathLike[str]) -> Encoder:
+    """Read an encoder in evaluation mode with frozen weights.
+
+    Raises:
+        BadCheckpoint: missing, damaged, or of another model.
+    """
+    tensors, info = read_tensors(path)
+    expect_model(path, info, ("antisymmetric", "hyperplane"))
+    try:
+        config = EncoderConfig(**info["config"])
+        if not all(0 < n <= 1024 for n in (config.width, config.features)) or not 0 <= config.blocks <= 64:
+            raise ValueError("sizes out of range")
+        encoder = build_encoder(config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"the description of the encoder cannot be used ({error})", where=path,
+                            remedy="run 'hypercut train-encoder' again") from error
+    load_weights(path, encoder, tensors)
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,34 @@
+"""assign-order: clips and encoder → order table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hypercut_core.clips.store import ClipStore
+from hypercut_core.files import write_json
+from hypercut_core.ordering.encoder import load_encoder
+from hypercut_core.ordering.labels import assign_orders, write_orders
+from hypercut_core.training.loop import pick_device
+
+
+@dataclass(frozen=True)
+class OrderConfig:
+    """How clips are ordered."""
+
+    device: str = "cpu"  # the table is the same to the last bit on one kind of device only
+
+
+def assign_order(store: Path, encoder: Path, config: OrderConfig, out: Path, metrics: Path) -> dict[str, Any]:
+    """Write the order table to `out` and its figures to `metrics`."""
+    clips = ClipStore(store)
+    table = assign_orders(load_encoder(encoder), clips, str(pick_device(config.device)))
+    write_orders(out, table)
+    quantiles = np.quantile(table.margin, (0.05, 0.5, 0.95)) if len(clips) else np.zeros(3)
+    figures = {"clips": len(clips), "kept": float((table.direction > 0).mean()),
+               "agree": float(table.agree.mean()), "margin_quantiles": [float(q) for q in quantiles]}
+    write_json(metrics, figures)
+    return figures

@@ -1,0 +1,40 @@
+"""train-encoder: clips → HyperCUT encoder and its hit, Con and Joint on unseen clips."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypercut_core.clips.store import ClipStore
+from hypercut_core.files import write_json
+from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
+from hypercut_core.ordering.training import fit_encoder, measure_encoder
+from hypercut_core.training.loop import TrainingConfig, forget
+
+
+@dataclass(frozen=True)
+class TrainEncoderConfig:
+    """The encoder and its training."""
+
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400, rate=1e-3))
+
+
+def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
+                  work: Path) -> dict[str, Any]:
+    """Write the encoder to `out` and its figures to `metrics`; a killed run goes on where it was.
+
+    Raises:
+        TrainingCollapsed: the encoder's order means nothing.
+    """
+    clips = ClipStore(store)
+    folder = work / "train-encoder"
+    encoder = fit_encoder(clips, config.model, config.training, seed, folder)
+    figures = measure_encoder(encoder, clips)
+    figures["parameters"] = sum(p.numel() for p in encoder.parameters())
+    save_encoder(out, encoder, {"data": clips.sha256, "seed": seed, "training": asdict(config.training),
+                                "figures": figures})
+    write_json(metrics, figures)
+    forget(folder)
+    return figures

@@ -1,0 +1,61 @@
+"""Train a deblurrer on the clips of a store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypercut_core.clips.dataset import Batch, ClipBatches
+from hypercut_core.clips.store import ClipStore
+from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
+from hypercut_core.deblurring.objectives import LossConfig, check_objective, objective_loss
+from hypercut_core.ordering.encoder import Encoder
+from hypercut_core.ordering.labels import OrderTable
+from hypercut_core.training.loop import TrainingConfig, pick_device, train
+
+
+@dataclass(frozen=True)
+class DeblurrerTraining:
+    """What is trained and how."""
+
+    model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
+                  orders: OrderTable | None = None, encoder: Encoder | None = None) -> EvenOddDeblurrer:
+    """Train a deblurrer on the store's training clips, resuming from `work`.
+
+    Args:
+        orders: needed by the objective `hypercut_targets`.
+        encoder: needed by the objective `hypercut`; stays frozen.
+    """
+    check_objective(objective)
+    training = settings.training
+    device = pick_device(training.device)
+    torch.manual_seed(seed)
+    model = EvenOddDeblurrer(settings.model, store.frames)
+    directions = None
+    if objective == "hypercut_targets" and orders is not None:
+        directions = orders.for_clips(store, store.indices("train"))
+    batches = ClipBatches(store, "train", training.batch, training.crop, seed, training.augmentation,
+                          directions, device, training.cache_mb * 2**20)
+    judge = encoder.to(device) if encoder is not None and objective == "hypercut" else None
+    layout = torch.channels_last if training.channels_last else torch.contiguous_format
+
+    def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
+        predicted = module(batch.blurry.contiguous(memory_format=layout))
+        return objective_loss(objective, predicted, batch.sharp, batch.direction, settings.loss, judge)
+
+    identity: dict[str, Any] = {"step": "train-deblurrer", "data": store.sha256, "seed": seed,
+                                "objective": objective, "model": asdict(settings.model),
+                                "loss": asdict(settings.loss)}
+    if directions is not None:
+        identity["orders"] = directions.tobytes().hex()[:64] + str(int(directions.sum()))
+    train(model, loss, batches, training, work, identity=identity, label=f"training {objective}")
+    return model.cpu()

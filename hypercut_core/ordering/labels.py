@@ -1,0 +1,131 @@
+"""The order table: which direction of each clip is the canonical one.
+
+Computed on whole, un-augmented clips, once for each of the eight dihedral transforms: a mirrored clip has
+an order of its own, and a training that mirrors clips must know it. Same encoder, same clips: same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor, nn
+
+from hypercut_core.clips.dataset import DIHEDRAL, apply_dihedral
+from hypercut_core.clips.store import ClipStore
+from hypercut_core.errors import BadClipStore
+from hypercut_core.files import atomic_file
+from hypercut_core.ordering.encoder import both_scores, pair_scores
+from hypercut_core.progress import Progress
+
+COLUMNS = ("clip_id", "direction", "score", "margin", "agree", "directions8")
+
+
+@dataclass(frozen=True)
+class OrderTable:
+    """One row a clip, in the order of the store's records."""
+
+    clip_ids: list[str]
+    direction: np.ndarray  # int8 [n]: +1 keep, -1 reverse
+    score: np.ndarray  # float32 [n]: mean of u_k; negative: keep
+    margin: np.ndarray  # float32 [n]: |score|, the distance from the seam
+    agree: np.ndarray  # bool [n]: do all pairs say the same
+    directions8: np.ndarray  # int8 [n, 8]: direction of the clip under each dihedral code
+
+    def for_clips(self, store: ClipStore, indices: np.ndarray) -> np.ndarray:
+        """directions8 of the store's clips `indices`, int8 [len, 8].
+
+        Raises:
+            BadClipStore: the table lacks one of the clips: it was made from another store.
+        """
+        rows = {clip: row for row, clip in enumerate(self.clip_ids)}
+        try:
+            return self.directions8[[rows[store.records[int(i)].clip_id] for i in indices]]
+        except KeyError as error:
+            raise BadClipStore(f"the order table has no row for clip {error}", where="orders.parquet",
+                               remedy="run 'hypercut assign-order' on this clip store") from error
+
+
+def clip_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 [..., H, W, 3] to float32 [..., 3, H, W] in [0, 1]."""
+    return torch.from_numpy(pixels).movedim(-1, -3).float().div_(255)
+
+
+@torch.no_grad()
+def score_clips(encoder: nn.Module, store: ClipStore, indices: np.ndarray, label: str = "scoring clips"
+                ) -> tuple[Tensor, Tensor]:
+    """Scores u and v, each (N, T//2), of whole clips, one clip at a time: a clip's score must not depend on
+    its neighbours in a batch, not even in the last bit."""
+    forward, swapped = [], []
+    with Progress(label, len(indices)) as progress:
+        for index in indices:
+            u, v = both_scores(encoder, clip_tensor(store.read(int(index))[1:])[None])
+            forward.append(u)
+            swapped.append(v)
+            progress.advance()
+    return torch.cat(forward), torch.cat(swapped)
+
+
+@torch.no_grad()
+def assign_orders(encoder: nn.Module, store: ClipStore, encoder_device: str = "cpu") -> OrderTable:
+    """Order of every clip of the store. Negative mean score: keep; else reverse."""
+    encoder = encoder.to(encoder_device)
+    scores, agree, directions = [], [], []
+    with Progress("ordering clips", len(store)) as progress:
+        for index in range(len(store)):
+            sharp = clip_tensor(store.read(index)[1:]).to(encoder_device)
+            square = sharp.shape[-1] == sharp.shape[-2]
+            codes = range(DIHEDRAL) if square else range(4)
+            views = torch.stack([apply_dihedral(sharp, code) for code in codes])
+            u = pair_scores(encoder, views).cpu()
+            mean = u.mean(1)
+            turned = mean if square else torch.cat([mean, _transposed_mean(encoder, sharp)])
+            scores.append(float(mean[0]))
+            agree.append(bool(((u[0] > 0) == (u[0, 0] > 0)).all()))
+            directions.append(np.where(turned.numpy() <= 0, 1, -1))
+            progress.advance()
+    score = np.array(scores, np.float32)
+    eight = np.array(directions, np.int8).reshape(-1, DIHEDRAL)
+    return OrderTable([r.clip_id for r in store.records], eight[:, 0], score, np.abs(score),
+                      np.array(agree, bool), eight)
+
+
+def _transposed_mean(encoder: nn.Module, sharp: Tensor) -> Tensor:
+    views = torch.stack([apply_dihedral(sharp, code) for code in range(4, DIHEDRAL)])
+    return pair_scores(encoder, views).cpu().mean(1)
+
+
+def write_orders(path: str | os.PathLike[str], table: OrderTable) -> None:
+    """Write the table as Parquet."""
+    eight = pa.FixedSizeListArray.from_arrays(pa.array(table.directions8.reshape(-1), pa.int8()), DIHEDRAL)
+    columns = [pa.array(table.clip_ids, pa.string()), pa.array(table.direction, pa.int8()),
+               pa.array(table.score, pa.float32()), pa.array(table.margin, pa.float32()),
+               pa.array(table.agree, pa.bool_()), eight]
+    with atomic_file(path) as partial:
+        pq.write_table(pa.table(columns, names=list(COLUMNS)), partial, compression="zstd")
+
+
+def read_orders(path: str | os.PathLike[str]) -> OrderTable:
+    """Read an order table.
+
+    Raises:
+        BadClipStore: missing, or not an order table.
+    """
+    cure = "run 'hypercut assign-order'"
+    if not Path(path).is_file():
+        raise BadClipStore("there is no order table", where=path, remedy=cure)
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+        columns = {name: table[name].to_numpy(zero_copy_only=False) for name in COLUMNS[1:-1]}
+        eight = np.array(table["directions8"].to_pylist(), np.int8).reshape(-1, DIHEDRAL)
+    except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise BadClipStore(f"this is no order table ({error})", where=path, remedy=cure) from error
+    if not np.isin(eight, (-1, 1)).all():
+        raise BadClipStore("the order table holds directions other than +1 and -1", where=path, remedy=cure)
+    return OrderTable(table["clip_id"].to_pylist(), columns["direction"].astype(np.int8),
+                      columns["score"], columns["margin"], columns["agree"].astype(bool), eight)

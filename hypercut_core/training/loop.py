@@ -1,0 +1,190 @@
+"""One training loop for encoders and deblurrers.
+
+    train(module, loss, batches, config, work)     loss(module, batch, step) -> scalar
+
+Everything depends on (seed, step) alone: the batch, the learning rate, the noise. A run that is killed and
+started again with the same settings goes on from its last checkpoint in `work` and ends with the same
+weights, to the last bit, as one that was never disturbed (same machine and number of threads).
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hypercut_core.clips.dataset import Augmentation, Batch
+from hypercut_core.errors import BadCheckpoint, BadParameters, TrainingCollapsed
+from hypercut_core.progress import Progress
+from hypercut_core.training.checkpoint import load_optimiser, optimiser_tensors, read_tensors, save_tensors
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a model is trained. The same fields serve the encoder and the deblurrer."""
+
+    steps: int = 1000  # optimiser steps
+    batch: int = 16  # clips a step
+    crop: int = 48  # side of the random crop, px; 0 takes whole clips
+    optimiser: Literal["adamw", "adamax"] = "adamw"  # the paper's encoder was trained with Adamax
+    rate: float = 1e-3  # highest learning rate
+    warmup: float = 0.1  # share of the steps in which the rate rises
+    schedule: Literal["cosine", "constant"] = "cosine"  # what the rate does after the warm-up
+    weight_decay: float = 1e-4  # AdamW's decoupled weight decay
+    clip_norm: float = 1.0  # greatest norm of the gradient; 0: unlimited
+    ema: float = 0.0  # decay of the averaged weights, which then are the result; 0: off
+    precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast, for processors that have it
+    channels_last: bool = True  # memory order that convolutions like
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    checkpoint_seconds: float = 20.0  # time between checkpoints, s
+    cache_mb: int = 1024  # decoded clips kept in memory, MiB
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
+
+
+class Batches(Protocol):
+    def __call__(self, step: int) -> Batch: ...
+
+
+Loss = Callable[[nn.Module, Batch, int], Tensor]
+Check = Callable[[nn.Module, int], None]
+
+
+def pick_device(wanted: str) -> torch.device:
+    """ "auto" is the GPU if there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise BadParameters(f"'{wanted}' is no device", where="training.device", remedy="use auto, cpu or cuda") \
+            from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadParameters("no CUDA device is here", where="training.device", remedy="use auto or cpu")
+    return device
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 1 % (or constant)."""
+    warm = max(1, round(config.warmup * config.steps))
+    if step < warm:
+        return config.rate * (step + 1) / warm
+    if config.schedule == "constant":
+        return config.rate
+    progress = (step - warm) / max(1, config.steps - warm)
+    return config.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfig, work: Path, *,
+          identity: dict[str, Any], label: str = "training", check: Check | None = None) -> nn.Module:
+    """Train `module` and return it (with averaged weights if `config.ema` is set).
+
+    Args:
+        work: folder for the checkpoint; left in place, call `forget` when the result is safe.
+        identity: what makes this training this training (data hash, model, objective, seed). A checkpoint
+            with another identity is not resumed.
+        check: called every 50 steps and at the end; raises to stop a training that has failed.
+
+    Raises:
+        TrainingCollapsed: the loss is not finite, or `check` says so.
+    """
+    device = pick_device(config.device)
+    module.to(device)
+    if config.channels_last:
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = _Run(module, config, work, {**identity, "training": _identity(config)})
+    start = run.resume()
+    module.train()
+    saved = time.monotonic()
+    with Progress(label, config.steps) as progress:
+        progress.advance(start)
+        for step in range(start, config.steps):
+            value = run.step(loss, batches(step), step, device)
+            progress.advance(note=f"loss {value:.4f}")
+            last = step + 1 == config.steps
+            if check is not None and (last or (step + 1) % 50 == 0):
+                check(module, step + 1)
+            if last or time.monotonic() - saved >= config.checkpoint_seconds:
+                run.save(step + 1)
+                saved = time.monotonic()
+    run.take_average()
+    return module.eval()
+
+
+def forget(work: Path) -> None:
+    """Remove the checkpoint of a finished training."""
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    ignored = ("checkpoint_seconds", "cache_mb", "device")
+    return {key: value for key, value in asdict(config).items() if key not in ignored}
+
+
+class _Run:
+    """State of a training: module, optimiser, averaged weights, checkpoint."""
+
+    def __init__(self, module: nn.Module, config: TrainingConfig, work: Path, identity: dict[str, Any]):
+        self.module, self.config, self.identity = module, config, identity
+        self.file = work / "checkpoint.safetensors"
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adamax
+        self.optimiser = kind(parameters, lr=config.rate, weight_decay=config.weight_decay)
+        self.average = {name: p.detach().clone() for name, p in module.named_parameters()} if config.ema else {}
+
+    def step(self, loss: Loss, batch: Batch, step: int, device: torch.device) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            value = loss(self.module, batch, step)
+        if not torch.isfinite(value):
+            raise TrainingCollapsed(f"the loss is {value.item()} at step {step}", where="training",
+                                    remedy="lower training.rate, or set training.clip_norm to 1")
+        self.optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+        self.optimiser.step()
+        decay = min(self.config.ema, (step + 1) / (step + 10))  # young averages forget the start sooner
+        for name, parameter in self.module.named_parameters() if self.average else ():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+        return float(value)
+
+    def save(self, step: int) -> None:
+        tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        tensors |= optimiser_tensors(self.optimiser)
+        save_tensors(self.file, tensors, {"model": "checkpoint", "step": step, "identity": self.identity})
+
+    def resume(self) -> int:
+        if not self.file.exists():
+            return 0
+        try:
+            tensors, info = read_tensors(self.file)
+        except BadCheckpoint:
+            return 0  # checkpoints are written whole; a damaged one is worth a fresh start, not a failure
+        if info.get("identity") != _through_json(self.identity):
+            return 0
+        own = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
+        self.module.load_state_dict(own)
+        load_optimiser(self.optimiser, tensors)
+        for name in self.average:
+            self.average[name].copy_(tensors[f"average.{name}"])
+        return int(info["step"])
+
+    def take_average(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters() if self.average else ():
+                parameter.copy_(self.average[name])
+
+
+def _through_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))
