@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,6 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
                                 "objective": objective, "model": asdict(settings.model),
                                 "loss": asdict(settings.loss)}
     if directions is not None:
-        identity["orders"] = directions.tobytes().hex()[:64] + str(int(directions.sum()))
+        identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
     train(model, loss, batches, training, work, identity=identity, label=f"training {objective}")
     return model.cpu()
