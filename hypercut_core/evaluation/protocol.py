@@ -180,7 +180,8 @@ def same_size_batches(store: Clips, indices: np.ndarray, batch: int) -> Iterator
 def summarise(scores: ClipScores, trivial: ClipScores | None = None) -> dict:
     """Means over the clips as plain numbers for a metrics file (dB, SSIM, shares).
 
-    `gain` is mean pPSNR above `trivial` (the same clips), `ends` the mean of frames 1 and T.
+    `gain` is mean pPSNR above `trivial` (the same clips), with a 95 % interval over clips; `ends` the mean of
+    frames 1 and T.
     """
     per_frame = scores.ppsnr.mean(0)
     summary: dict = {
@@ -202,6 +203,8 @@ def summarise(scores: ClipScores, trivial: ClipScores | None = None) -> dict:
     if trivial is not None:
         gain = scores.ppsnr.mean(1) - trivial.ppsnr.mean(1)
         summary["gain"] = float(gain.mean())
+        half = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else float("inf")
+        summary["gain_interval"] = [summary["gain"] - half, summary["gain"] + half]
         summary["gain_ends"] = summary["ends"] - float(trivial.ppsnr.mean(0)[[0, -1]].mean())
         summary["worse_than_trivial"] = int((gain < 0).sum())
     return summary
