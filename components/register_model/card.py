@@ -1,0 +1,111 @@
+"""The model card: Markdown made from the model file and its figures, nothing written by hand for one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.register_model.gate import FIGURES, PSSIM, RegisterConfig
+
+
+def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
+               provenance: Mapping[str, Any]) -> str:
+    """Markdown, under 5,000 characters (the registry's limit for a description).
+
+    Raises:
+        BadCheckpoint: the model file cannot be read.
+    """
+    from hypercut_core.training.checkpoint import read_info
+
+    info = read_info(model)
+    name = str(figures["default"])
+    sections = [
+        f"# {config.name}: one motion-blurred photo to {figures['frames']} sharp frames",
+        f"Objective `{name}`; {_count(figures['models'][name].get('parameters'))} parameters; "
+        f"model file sha256 `{figures['models'][name]['model_sha256'][:16]}`.",
+        _training(info.get("card", {}), info.get("config", {})),
+        _figures(figures, name),
+        _limits(figures, info.get("config", {})),
+        _use(config.name, int(figures["frames"])),
+        _origin(figures, provenance),
+        "## Licence\nApache-2.0 for code and weights. Footage that you train on keeps its own licence: see "
+        "the footage manifest of the run before you publish weights made from it.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
+    training = card.get("training", {}) if isinstance(card.get("training"), Mapping) else {}
+    facts = [("objective", card.get("objective")),
+             ("clip store (sha256)", str(card.get("data", ""))[:16] or None), ("seed", card.get("seed")),
+             ("steps", training.get("steps")), ("batch", training.get("batch")),
+             ("crop, px", training.get("crop")), ("width", shape.get("width")),
+             ("blocks", shape.get("blocks")), ("response curve of the blur", shape.get("response"))]
+    rows = [f"- {title}: {_short(value)}" for title, value in facts if value is not None]
+    return "\n".join(["## What it was trained on", *(rows or ["- not recorded in the model file"])])
+
+
+def _figures(figures: Mapping[str, Any], name: str) -> str:
+    """This model, the trivial answer and the champion at the time, on the same clips."""
+    columns = {"this model": figures["models"][name], "repeat the blurry image": figures["trivial"]}
+    champion = figures.get("champion")
+    if isinstance(champion, Mapping) and "ppsnr" in champion:
+        columns["champion before"] = champion
+    head = f"| blind, {figures['clips']} unseen clips | " + " | ".join(columns) + " |"
+    rows = [f"| {figure.title}{',' if figure.unit else ''}{figure.unit} | "
+            + " | ".join(_value(column.get(figure.key), 4 if figure is PSSIM else 2)
+                         for column in columns.values()) + " |" for figure in FIGURES]
+    return "\n".join(["## Figures", head, "|---" * (len(columns) + 1) + "|", *rows, "",
+                      f"Split `{figures.get('split')}`, test set `{str(figures['test_set'])[:16]}`. pPSNR "
+                      "and pSSIM take the better of the two directions of time, chosen once a clip."])
+
+
+def _limits(figures: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
+    worse = figures["models"][str(figures["default"])].get("worse_than_trivial")
+    lines = ["- The direction of time cannot be told from blur: frames may run backwards (`--reverse`).",
+             "- Motion longer than in the training clips, defocus and low light were not measured.",
+             "- It draws what is likely, not what was there: no evidence, no identification.",
+             "- Parts that move independently may each run in their own direction."]
+    if shape.get("projection") == 1.0:
+        lines.insert(2, f"- Its frames average back to the photo (response `{shape.get('response')}`); with "
+                        "dead time between frames or a saturated photo that is not quite true.")
+    if worse:
+        lines.append(f"- On {worse} of {figures['clips']} test clips it was worse than repeating the photo.")
+    return "\n".join(["## Limits", *lines])
+
+
+def _use(name: str, frames: int) -> str:
+    return f"""## How to use
+```
+hypercut restore PHOTO -o out.webp --model models:/{name}@champion
+mlflow models serve -m models:/{name}@champion --env-manager local
+```
+```python
+import mlflow
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+frames = model.predict(photos)  # uint8 (B, H, W, 3) sRGB, any size -> uint8 (B, {frames}, H, W, 3)
+```"""
+
+
+def _origin(figures: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    shown = {key: provenance[key] for key in ("git", "hypercut", "torch", "python", "seed")
+             if provenance.get(key) not in (None, "")}
+    rows = [f"- {key}: {_short(value)}" for key, value in shown.items()]
+    order = figures.get("order") or {}
+    if order:
+        rows.append("- learned order: "
+                    + ", ".join(f"{key} {float(value):.3f}" for key, value in order.items()))
+    return "\n".join(["## Origin", *(rows or ["- not recorded"])])
+
+
+def _value(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "an unknown number of"
+
+
+def _short(value: Any) -> str:
+    return str(value).replace("\n", " ").replace("|", "/")[:120]
