@@ -7,6 +7,7 @@ from (revision, versions, parameters) is said in the report alone.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hypercut_core.errors import BadCheckpoint, BadClipStore, BadParameters, HypercutError, StorageError
+from hypercut_core.errors import BadCheckpoint, BadClipStore, BadParameters, HypercutError
 from hypercut_core.files import atomic_directory, file_sha256, read_json, write_json
 
 if TYPE_CHECKING:
     from hypercut_core.clips.store import ClipStore
     from hypercut_core.evaluation.protocol import ClipScores
     from hypercut_core.evaluation.report import Example
+    from hypercut_core.ordering.labels import OrderTable
 
 CHAMPION = "current champion"
-ORDER_FIGURES = ("hit", "con2", "con3", "joint3")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class EvaluateConfig:
     split: Literal["test", "val"] = "test"  # clips that are scored; "val" while settings are still chosen
     max_clips: int = 0  # score only so many clips, evenly chosen; 0: all
     batch: int = 32  # most clips at once (large clips go one by one)
-    films: int = 9  # clips shown in the report, from best to worst
+    films: int = 8  # clips shown in the report, from best to worst
     worst: int = 6  # clips shown among the worst
 
 
@@ -68,15 +69,16 @@ def evaluate(store: Path, models: Mapping[str, Path], orders: Path | None, out_d
                             remedy=f"choose one of {', '.join(models)}, or train it")
     clips = ClipStore(store)
     indices = _choose_clips(clips, config, store)
-    bench = _Bench(clips, indices, config, _directions(clips, indices, orders), device or _device())
+    table = _read_orders(orders)
+    bench = _Bench(clips, indices, config, table, device or _device())
     names = [default, *(name for name in models if name != default)]
     for name in names:
         bench.run(name, models[name])
     if champion is not None:
         bench.run_champion(champion)
-    figures = bench.figures(default, _order_figures(encoder_metrics))
+    figures = bench.figures(default, _order_figures(encoder_metrics, config.split))
     with atomic_directory(out_dir) as folder:
-        bench.write(folder, figures, default, orders, dict(provenance or {}))
+        bench.write(folder, figures, default, dict(provenance or {}))
     write_json(metrics, figures)
     return figures
 
@@ -85,12 +87,12 @@ class _Bench:
     """The clips, and what the models made of them."""
 
     def __init__(self, clips: ClipStore, indices: np.ndarray, config: EvaluateConfig,
-                 directions: dict[str, np.ndarray], device: str):
+                 orders: OrderTable | None, device: str):
         from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry
 
         self.clips, self.indices, self.config, self.device = clips, indices, config, device
-        self.directions = directions
-        self.trivial = evaluate_clips(repeat_blurry(clips.frames), clips, indices, directions=directions,
+        self.orders, self.directions = orders, _directions(clips, indices, orders)
+        self.trivial = evaluate_clips(repeat_blurry(clips.frames), clips, indices, directions=self.directions,
                                       batch=config.batch, name="repeat the blurry image", device=device)
         self.scores: dict[str, ClipScores] = {}
         self.facts: dict[str, dict[str, Any]] = {}
@@ -102,8 +104,6 @@ class _Bench:
         from hypercut_core.deblurring.models import load_deblurrer
         from hypercut_core.evaluation.protocol import evaluate_clips
 
-        if not Path(path).is_file():
-            raise BadCheckpoint("there is no model file here", where=path, remedy="run train-deblurrer first")
         model = load_deblurrer(path).to(self.device).eval()
         if model.frames != self.clips.frames:
             raise BadCheckpoint(f"the model gives {model.frames} frames, the clips have {self.clips.frames}",
@@ -122,7 +122,7 @@ class _Bench:
             self.champion_problem = error.what
 
     def _picture(self, name: str, model: Any) -> None:
-        """Keep what the report shows: the default model on all examples, the others on the first two."""
+        """Keep what the report shows: the default model on all examples, the others on two of them."""
         from hypercut_core.evaluation.report import Example
 
         if not self.examples:
@@ -131,9 +131,13 @@ class _Bench:
                          for place in places]
             pictured = [*self.examples, *self.worst]
         else:
-            pictured = self.examples[:2]
+            pictured = self.compared()
         for example in pictured:
             example.recovered[name] = self._recover(name, model, example.place)
+
+    def compared(self) -> list[Example]:
+        """The examples that all models are shown on: one among the better and one among the worse."""
+        return [self.examples[k] for k in sorted({len(self.examples) // 4, len(self.examples) * 3 // 4})]
 
     def _ranks(self) -> list[int]:
         """Places of an even choice of clips by gain, best first."""
@@ -192,13 +196,13 @@ class _Bench:
         return {one: {"clips": int(mask.sum()), "ppsnr": float(mean[mask].mean()),
                       "gain": float(gain[mask].mean())} for one, mask in masks.items()}
 
-    def write(self, folder: Path, figures: dict[str, Any], default: str, orders: Path | None,
-              provenance: dict[str, Any]) -> None:
+    def write(self, folder: Path, figures: dict[str, Any], default: str, provenance: dict[str, Any]) -> None:
+        """The tables and the report."""
         from components.evaluate.per_clip import TRIVIAL, write_per_clip, write_per_frame
         from hypercut_core.evaluation.report import ClipLabel, ReportData, write_report
 
         records = [self.clips.records[int(i)] for i in self.indices]
-        margins = _read_orders(orders, [record.clip_id for record in records])[1] if orders else None
+        margins = None if self.orders is None else _margins(self.clips, self.indices, self.orders)
         summaries = dict(figures["models"])
         if CHAMPION in self.scores:
             summaries[CHAMPION] = figures["champion"]
@@ -227,7 +231,13 @@ def _choose_clips(clips: ClipStore, config: EvaluateConfig, store: Path) -> np.n
     return indices
 
 
-def _directions(clips: ClipStore, indices: np.ndarray, orders: Path | None) -> dict[str, np.ndarray]:
+def _read_orders(path: Path | None) -> OrderTable | None:
+    from hypercut_core.ordering.labels import read_orders
+
+    return None if path is None else read_orders(path)
+
+
+def _directions(clips: ClipStore, indices: np.ndarray, orders: OrderTable | None) -> dict[str, np.ndarray]:
     """The learned order where there is one, and the control: mean motion to the right."""
     import torch
 
@@ -240,32 +250,22 @@ def _directions(clips: ClipStore, indices: np.ndarray, orders: Path | None) -> d
         rule[places] = rule_direction(sharp.permute(0, 1, 4, 2, 3).float() / 255).numpy()
     if orders is None:
         return {"rule": rule}
-    learned, _ = _read_orders(orders, [clips.records[int(i)].clip_id for i in indices])
-    return {"learned": learned, "rule": rule}
+    return {"learned": orders.for_clips(clips, indices)[:, 0], "rule": rule}
 
 
-def _read_orders(path: Path, clip_ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Direction (0 where the table has no such clip) and margin (nan) of each clip."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path, columns=["clip_id", "direction", "margin"]).to_pydict()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        raise StorageError(f"the order table cannot be read ({str(error)[:200]})", where=path,
-                           remedy="run assign-order again") from error
-    rows = {clip: (direction, margin) for clip, direction, margin
-            in zip(table["clip_id"], table["direction"], table["margin"], strict=True)}
-    found = [rows.get(clip, (0, float("nan"))) for clip in clip_ids]
-    return np.array([one[0] for one in found], np.int8), np.array([one[1] for one in found], np.float64)
+def _margins(clips: ClipStore, indices: np.ndarray, orders: OrderTable) -> np.ndarray:
+    """[N] |u| of each clip."""
+    rows = {clip: float(margin) for clip, margin in zip(orders.clip_ids, orders.margin, strict=True)}
+    return np.array([rows[clips.records[int(i)].clip_id] for i in indices])
 
 
-def _order_figures(path: Path | None) -> dict[str, float]:
-    if path is None:
-        return {}
-    figures = read_json(path)
-    figures = figures.get("test", figures) if isinstance(figures, dict) else {}
-    return {key: float(figures[key]) for key in ORDER_FIGURES if isinstance(figures.get(key), int | float)}
+def _order_figures(path: Path | None, split: str) -> dict[str, float]:
+    """hit, conK and jointK of the encoder on this split, from the figures of train-encoder."""
+    figures = read_json(path) if path is not None else {}
+    figures = figures.get(split) if isinstance(figures, dict) else None
+    figures = figures if isinstance(figures, dict) else {}
+    return {key: float(value) for key, value in sorted(figures.items())
+            if re.fullmatch(r"hit|con\d+|joint\d+", key) and isinstance(value, int | float)}
 
 
 def _device() -> str:

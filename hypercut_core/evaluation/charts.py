@@ -33,9 +33,10 @@ class Axes:
     """Maps data to pixels, and draws the frame, the grid and the labels."""
 
     def __init__(self, x: tuple[float, float], y: tuple[float, float], x_label: str, y_label: str):
-        self.x_ticks, self.y_ticks = ticks(*x), ticks(*y)
-        self.x = (min(x[0], self.x_ticks[0]), max(x[1], self.x_ticks[-1]))
-        self.y = (min(y[0], self.y_ticks[0]), max(y[1], self.y_ticks[-1]))
+        self.x = x if x[1] > x[0] else (x[0], x[0] + 1)
+        self.x_ticks = [value for value in ticks(*self.x) if self.x[0] <= value <= self.x[1]]
+        self.y_ticks = ticks(*y)
+        self.y = (self.y_ticks[0], self.y_ticks[-1])
         self.x_label, self.y_label = x_label, y_label
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -65,10 +66,12 @@ class Axes:
         return "".join(parts)
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, summary: str) -> str:
+def line_chart(series: Sequence[Series], x_label: str, y_label: str, summary: str,
+               from_zero: bool = False) -> str:
     """Curves with markers; `summary` is what a screen reader says instead."""
     points = [point for one in series for point in one.points]
-    axes = Axes(_range([x for x, _ in points], 0), _range([y for _, y in points]), x_label, y_label)
+    across = _range([x for x, _ in points] + [0.0] * from_zero, 0)
+    axes = Axes(across, _range([y for _, y in points]), x_label, y_label)
     return _svg(axes.draw() + "".join(_curve(axes, one) for one in series), summary)
 
 
@@ -88,8 +91,8 @@ def histogram(values: np.ndarray, bins: int, x_label: str, y_label: str, summary
 
 def scatter_with_means(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str, summary: str,
                        names: Sequence[str], bins: int = 8) -> str:
-    """One dot a clip, and the mean of y in `bins` groups of equally many clips."""
-    axes = Axes(_range(x.tolist(), 0), _range([*y.tolist(), 0.0]), x_label, y_label)
+    """One dot a clip, and the mean of y in `bins` groups of equally many clips; both axes reach 0."""
+    axes = Axes(_range([*x.tolist(), 0.0], 0), _range([*y.tolist(), 0.0]), x_label, y_label)
     dots = []
     for one, other, name in zip(x.tolist(), y.tolist(), names, strict=True):
         right, down = axes.at(one, other)

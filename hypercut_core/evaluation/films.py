@@ -40,7 +40,7 @@ def strip(frames: np.ndarray) -> str:
 
 
 def panel(label: str, frames: np.ndarray, about: str) -> str:
-    """One labelled picture (a single frame) or film (several); `about` is its text for who cannot see it."""
+    """One picture (a single frame) or film (several) under its label; `about` says which clip it shows."""
     frames = shrink(frames)
     height, width = frames.shape[1:3]
     film = "film moving" if len(frames) > 1 else "film"

@@ -20,7 +20,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin:0; background:var(--ground); color:var(--ink);
   font:16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-main, header, footer { max-width:70rem; margin:0 auto; padding:0 1.25rem; }
+main, header, footer { max-width:76rem; margin:0 auto; padding:0 1.25rem; }
 header { padding-top:2.25rem; } footer { padding-bottom:3rem; color:var(--soft); font-size:.875rem; }
 h1 { font-size:1.05rem; font-weight:600; color:var(--soft); margin:0 0 .5rem; }
 h2 { font-size:1.3rem; line-height:1.25; margin:3rem 0 .5rem; } h3 { font-size:1rem;
@@ -37,11 +37,12 @@ nav { display:flex; flex-wrap:wrap; gap:.2rem 1.1rem; margin-top:1.2rem; padding
   padding:0; }
 .facts div { background:var(--card); border:1px solid var(--line); border-radius:.6rem;
   padding:.7rem .9rem; }
+.facts + p { margin-top:1rem; }
 .facts dt { color:var(--soft); font-size:.82rem; line-height:1.3; }
 .facts dd { margin:.15rem 0 0; font-size:1.35rem; font-weight:600; font-variant-numeric:tabular-nums; }
 .scroll { overflow-x:auto; border:1px solid var(--line); border-radius:.6rem; background:var(--card); }
 table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums; font-size:.9rem; }
-th, td { padding:.5rem .7rem; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
+th, td { padding:.5rem .6rem; text-align:right; border-bottom:1px solid var(--line); white-space:nowrap; }
 th:first-child, td:first-child { text-align:left; position:sticky; left:0; background:var(--card); }
 thead th { vertical-align:bottom; white-space:normal; font-weight:600; font-size:.82rem; line-height:1.3; }
 tbody th { font-weight:600; } tbody tr:last-child > * { border-bottom:0; }
@@ -72,12 +73,14 @@ figure.wide { max-width:52rem; margin:1rem 0; }
 .legend { display:flex; flex-wrap:wrap; gap:.25rem 1.2rem; list-style:none; padding:0; margin:.6rem 0 0;
   font-size:.9rem; }
 .swatch { width:2.5rem; height:.875rem; vertical-align:-.1rem; margin-right:.35rem; }
-.clips { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(100%, 21rem), 1fr));
+.clips { display:grid; grid-template-columns:repeat(auto-fill, minmax(min(100%, 29rem), 1fr));
   gap:1.25rem; }
 .strip { display:grid; grid-template-columns:repeat(3, 1fr); gap:.4rem; }
-.strip.many { grid-template-columns:repeat(auto-fill, minmax(8rem, 1fr)); }
-.panel > span { display:block; font-size:.8rem; color:var(--soft); margin-bottom:.2rem; overflow:hidden;
-  text-overflow:ellipsis; white-space:nowrap; }
+.strip.many { grid-template-columns:repeat(auto-fill, minmax(min(6.8rem, 30%), 1fr)); }
+figure + figure { margin-top:1.25rem; } .clips figure, .pair figure { margin-top:0; }
+.panel { display:flex; flex-direction:column; justify-content:flex-end; }
+.panel > span { font-size:.8rem; line-height:1.3; color:var(--soft); margin-bottom:.2rem;
+  overflow-wrap:anywhere; }
 .film { overflow:hidden; border-radius:.25rem; background:var(--line); }
 .film img { display:block; width:100%; height:auto; }
 .film .small-pixels { image-rendering:pixelated; }
@@ -100,7 +103,7 @@ button { font:inherit; padding:.2rem .9rem; min-width:5rem; border-radius:1rem;
 details { margin:1rem 0; } summary { cursor:pointer; color:var(--accent); } details > .scroll {
   margin-top:.6rem; }
 pre { margin:0; padding:.9rem; font-size:.82rem; overflow-x:auto; }
-.provenance th { white-space:nowrap; text-align:left; } .provenance td { text-align:left;
+.provenance th { white-space:normal; text-align:left; min-width:8rem; } .provenance td { text-align:left;
   white-space:normal;
   overflow-wrap:anywhere; }
 @media print { .player, nav { display:none !important; } figure, tr { break-inside:avoid; } }

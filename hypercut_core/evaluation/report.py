@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -93,16 +94,17 @@ def render(data: ReportData) -> str:
         ("objectives", "All objectives", _objectives(data)),
         ("frames", "Frame by frame", _frames(data)),
         ("films", "Recovered clips", _films(data)),
+        ("worst", "Worst clips", _worst(data)),
         ("order", "The order of time", _order(data)),
         ("where", "Where it works, and where not", _where(data)),
-        ("worst", "Worst clips", _worst(data)),
         ("provenance", "Provenance", _provenance(data)),
     ]
     links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{name}</h2>{html}</section>' for key, name, html in sections)
-    control = films.player(data.frames) if data.examples or data.worst else ""
+    parts = [f'<section id="{key}"><h2>{name}</h2>{html}</section>' for key, name, html in sections]
+    if data.examples or data.worst:  # the control stays in sight as long as there are films
+        parts[2:4] = [f"<div>{''.join(parts[2:4])}{films.player(data.frames)}</div>"]
     return page(data.title, f'<header>{_header(data)}<nav aria-label="Sections">{links}</nav></header>'
-                            f"<main>{body}{control}</main><footer><p>{FOOT}</p></footer>")
+                            f"<main>{''.join(parts)}</main><footer><p>{FOOT}</p></footer>")
 
 
 def headline(data: ReportData) -> str:
@@ -163,8 +165,15 @@ def _films(data: ReportData) -> str:
     several = [example for example in data.examples if len(example.recovered) > 1]
     if several:
         parts.append("<h3>The same clips by every objective</h3>")
-    parts += [_figure(data, one, [*one.recovered.items(), ("truth", one.clip[1:])]) for one in several]
+    parts += [_comparison(data, one) for one in several]
     return "".join(parts)
+
+
+def _comparison(data: ReportData, example: Example) -> str:
+    """One clip by every model, each with its own pPSNR."""
+    shown = [(f"{name}, {data.scores[name].ppsnr[example.place].mean():.1f}\N{NO-BREAK SPACE}dB", frames)
+             for name, frames in example.recovered.items()]
+    return _figure(data, example, [*shown, ("truth", example.clip[1:])])
 
 
 def _example(data: ReportData, example: Example) -> str:
@@ -185,7 +194,8 @@ def _figure(data: ReportData, example: Example, shown: Sequence[tuple[str, np.nd
 
 
 def _order(data: ReportData) -> str:
-    head = _facts([(key, f"{100 * value:.1f} %") for key, value in data.order_figures.items()]) \
+    figures = sorted(data.order_figures.items(), key=lambda item: (item[0] != "hit", item[0]))
+    head = _facts([(_order_name(key), f"{100 * value:.1f} %") for key, value in figures]) \
         if data.order_figures else ""
     if data.margins is None or not (known := np.isfinite(data.margins)).any():
         return head + "<p>No order table was given: there are no margins to show.</p>"
@@ -201,6 +211,11 @@ def _order(data: ReportData) -> str:
             f"{_captioned(dots, captions[1])}{_told_right(data, known)}</div>")
 
 
+def _order_name(key: str) -> str:
+    """con3 -> Con@3, as the paper writes it."""
+    return re.sub(r"^(con|joint)(\d+)$", lambda found: f"{found[1].title()}@{found[2]}", key)
+
+
 def _told_right(data: ReportData, known: np.ndarray) -> str:
     """How often each model tells the learned order right, by margin."""
     series = []
@@ -214,7 +229,8 @@ def _told_right(data: ReportData, known: np.ndarray) -> str:
     if not series:
         return ""
     chart = charts.line_chart(series, "order margin |u|", "order told right (%)",
-                              "Share of clips whose learned direction each model tells right, by margin")
+                              "Share of clips whose learned direction each model tells right, by margin",
+                              from_zero=True)
     return _captioned(chart + charts.legend(series),
                       "How often each model moves the way that the learned order says")
 
