@@ -111,33 +111,37 @@ def load_file(path: Path) -> dict[str, Any]:
     return value
 
 
-def build(kind: type[Config], values: Mapping[str, Any], where: str | Path, prefix: str = "") -> Config:
-    """Make a `kind` from nested mappings; keys that are absent take their defaults.
+def build(kind: type[Config], values: Mapping[str, Any], where: str | Path, prefix: str = "",
+          base: Config | None = None) -> Config:
+    """Make a `kind` from nested mappings; keys that are absent keep their value in `base`.
 
     Args:
-        kind: a dataclass whose nested dataclasses all have defaults.
+        kind: a dataclass whose fields all have defaults.
         values: nested plain values, as read from YAML.
         where: the file or option that the values come from, for the errors.
         prefix: dotted name of `kind` inside the whole, with its final dot.
+        base: what is changed; the defaults of `kind` if not given.
+
     Raises:
         BadParameters: an unknown key (with the closest known one) or a value of another type or range.
     """
+    base = kind() if base is None else base
     hints = hints_of(kind)
     made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in hints:
             raise unknown(prefix + key, [prefix + name for name in hints], where)
         name, hint = prefix + key, hints[key]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, Mapping):
-                example = f"{name}.{next(iter(hints_of(hint)))}"
-                raise BadParameters(f"'{name}' is a group of parameters, and was given {shown(value)}",
-                                    where=where, remedy=f"give its members, such as {example}")
-            made[key] = build(typing.cast(type[Any], hint), value, where, name + ".")
-        else:
+        if not dataclasses.is_dataclass(hint):
             made[key] = _checked(hint, value, name, where)
+        elif isinstance(value, Mapping):
+            made[key] = build(typing.cast(type[Any], hint), value, where, name + ".", getattr(base, key))
+        else:
+            example = f"{name}.{next(iter(hints_of(hint)), '...')}"
+            raise BadParameters(f"'{name}' is a group of parameters, and was given {shown(value)}", where=where,
+                                remedy=f"give its members, such as {example}")
     try:
-        return kind(**made)
+        return dataclasses.replace(typing.cast(Any, base), **made)
     except HypercutError as error:  # a class's own __post_init__
         raise BadParameters(f"{prefix.rstrip('.') or 'parameters'}: {error.what}",
                             where=where, remedy=error.remedy) from error
@@ -152,7 +156,8 @@ def unknown(name: str, known: list[str], where: str | Path) -> BadParameters:
     if close:
         remedy = f"did you mean '{close[0]}'"
     else:
-        remedy = f"{group or 'the top level'} knows {', '.join(k.rpartition('.')[2] for k in known)}"
+        names = ", ".join(k.rpartition(".")[2] for k in known)
+        remedy = f"{group or 'the top level'} knows {names}" if names else f"'{group}' has no members"
     return BadParameters(f"unknown parameter '{name}'", where=where, remedy=remedy)
 
 
@@ -188,9 +193,19 @@ def _checked(hint: Any, value: Any, name: str, where: str | Path) -> Any:
         # JSON mode is strict about numbers and words, and still takes a list for a tuple.
         return _adapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
-        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise BadParameters(f"'{name}' must be {described(hint)}, got {shown(value)}", where=where,
-                            remedy=f"{problem[:1].lower()}{problem[1:]}") from error
+                            remedy=_cure(hint, value, error)) from error
+
+
+def _cure(hint: Any, value: Any, error: Exception) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (list, tuple) and not isinstance(value, list):
+        return f"write it as a list: [{value}]"
+    if origin is typing.Literal:
+        close = difflib.get_close_matches(str(value), [str(item) for item in args], n=1)
+        return f"did you mean '{close[0]}'" if close else "choose one of these"
+    problem = getattr(error, "errors", lambda: [{"msg": str(error)}])()[0]["msg"]
+    return f"{problem[:1].lower()}{problem[1:]}"
 
 
 def shown(value: Any) -> str:

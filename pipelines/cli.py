@@ -1,0 +1,276 @@
+"""The command line: `hypercut <step>`, and the commands round the steps.
+
+Everything heavy is imported inside the functions, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hypercut_core.errors import HypercutError
+
+CHAMPION = "models:/hypercut-deblurrer@champion"
+
+app = typer.Typer(
+    name="hypercut", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Recover a sharp video from a single motion-blurred photo: train, evaluate, register, restore.")
+
+STEP, WHOLE, USE = "Steps, in order", "All of them", "Use and look"
+
+ParamsOption = Annotated[Path | None, typer.Option("--params", help="Parameter file. Default: params.yaml in "
+                                                    "the workspace, here, or in the source tree.")]
+PresetOption = Annotated[str | None, typer.Option("--preset", help="Recipe laid over the parameters: a name "
+                                                   "in params/presets, or a .yaml file.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE",
+                                                     help="Change one parameter; may be repeated.")]
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of data/, models/, metrics/ "
+                                               "and reports/.")]
+ManifestOption = Annotated[Path | None, typer.Option(help="Footage manifest. [data/footage.json]")]
+ClipsOption = Annotated[Path | None, typer.Option(help="Clip store. [data/clips]")]
+EncoderOption = Annotated[Path | None, typer.Option(help="HyperCUT encoder. [models/encoder.safetensors]")]
+OrdersOption = Annotated[Path | None, typer.Option(help="Order table. [data/orders.parquet]")]
+VerdictOption = Annotated[Path | None, typer.Option(help="Verdict, JSON; a readable .html beside it. "
+                                                    "[reports/<step>.json]")]
+MetricsOption = Annotated[Path | None, typer.Option(help="Metrics, JSON. [metrics/<step>.json]")]
+ReportOption = Annotated[Path | None, typer.Option(help="Folder of the report. [reports/evaluation]")]
+ObjectiveOption = Annotated[str | None, typer.Option(help="Train only this one of deblurrer.objectives.")]
+HERE = Path()
+
+
+@app.command("collect-footage", rich_help_panel=STEP)
+def collect_footage(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                    workspace: WorkspaceOption = HERE, manifest: ManifestOption = None) -> None:
+    """Find footage, probe and hash it, split it by source -> footage manifest."""
+    _step("collect-footage", params, preset, set_, workspace, manifest=manifest)
+
+
+@app.command("validate-footage", rich_help_panel=STEP)
+def validate_footage(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                     workspace: WorkspaceOption = HERE, manifest: ManifestOption = None,
+                     verdict: VerdictOption = None) -> None:
+    """Check the manifest with Great Expectations; exit code 2 if it is rejected."""
+    _step("validate-footage", params, preset, set_, workspace, manifest=manifest, verdict=verdict)
+
+
+@app.command("synthesize-blur", rich_help_panel=STEP)
+def synthesize_blur(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                    workspace: WorkspaceOption = HERE, manifest: ManifestOption = None,
+                    clips: ClipsOption = None, metrics: MetricsOption = None) -> None:
+    """Footage -> clip store: one blurry image and T sharp frames a clip."""
+    _step("synthesize-blur", params, preset, set_, workspace, manifest=manifest, clips=clips, metrics=metrics)
+
+
+@app.command("validate-clips", rich_help_panel=STEP)
+def validate_clips(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                   workspace: WorkspaceOption = HERE, clips: ClipsOption = None,
+                   verdict: VerdictOption = None) -> None:
+    """Check the clips with Great Expectations; exit code 2 if they are rejected."""
+    _step("validate-clips", params, preset, set_, workspace, clips=clips, verdict=verdict)
+
+
+@app.command("train-encoder", rich_help_panel=STEP)
+def train_encoder(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                  workspace: WorkspaceOption = HERE, clips: ClipsOption = None, encoder: EncoderOption = None,
+                  metrics: MetricsOption = None) -> None:
+    """Train the HyperCUT encoder; resumes where a killed run stopped."""
+    _step("train-encoder", params, preset, set_, workspace, clips=clips, encoder=encoder, metrics=metrics)
+
+
+@app.command("assign-order", rich_help_panel=STEP)
+def assign_order(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                 workspace: WorkspaceOption = HERE, clips: ClipsOption = None, encoder: EncoderOption = None,
+                 orders: OrdersOption = None, metrics: MetricsOption = None) -> None:
+    """Label every clip with its canonical direction of time -> order table."""
+    _step("assign-order", params, preset, set_, workspace, clips=clips, encoder=encoder, orders=orders,
+          metrics=metrics)
+
+
+@app.command("train-deblurrer", rich_help_panel=STEP)
+def train_deblurrer(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                    workspace: WorkspaceOption = HERE, objective: ObjectiveOption = None,
+                    clips: ClipsOption = None, encoder: EncoderOption = None, orders: OrdersOption = None,
+                    out: Annotated[Path | None, typer.Option(help="Model file (with --objective).")] = None,
+                    metrics: MetricsOption = None) -> None:
+    """Train deblurrers, one for each objective; resumes where a killed run stopped."""
+    from hypercut_core.errors import BadParameters
+
+    if objective is None and (out or metrics):
+        raise BadParameters("--out and --metrics name one model's files", where="train-deblurrer",
+                            remedy="say which with --objective")
+    _step("train-deblurrer", params, preset, set_, workspace, clips=clips, encoder=encoder, orders=orders,
+          deblurrer=out, metrics=metrics, objective=objective)
+
+
+@app.command("evaluate", rich_help_panel=STEP)
+def evaluate(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+             workspace: WorkspaceOption = HERE, clips: ClipsOption = None, orders: OrdersOption = None,
+             report: ReportOption = None, metrics: MetricsOption = None) -> None:
+    """Score all deblurrers on unseen clips -> metrics, tables and the offline report."""
+    _step("evaluate", params, preset, set_, workspace, clips=clips, orders=orders, report=report,
+          metrics=metrics)
+
+
+@app.command("register-model", rich_help_panel=STEP)
+def register_model(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                   workspace: WorkspaceOption = HERE, report: ReportOption = None,
+                   metrics: MetricsOption = None) -> None:
+    """Register the default deblurrer: candidate always, champion if the gate says so."""
+    _step("register-model", params, preset, set_, workspace, report=report, metrics=metrics)
+
+
+@app.command("run", rich_help_panel=WHOLE)
+def run(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+        workspace: WorkspaceOption = HERE) -> None:
+    """Run all nine steps in a folder, without DVC."""
+    from pipelines.local import run_all
+
+    ws, parameters = _open(params, preset, set_, workspace)
+    run_all(ws, parameters, say=_say)
+
+
+@app.command("demo", rich_help_panel=WHOLE)
+def demo(workspace: WorkspaceOption = HERE) -> None:
+    """All nine steps through DVC (only what changed), then restore a blurry photo with the champion."""
+    from pipelines.demo import demo as show
+
+    show(workspace)
+
+
+@app.command("restore", rich_help_panel=USE)
+def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
+            out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
+            model: Annotated[str, typer.Option(help="Model file, or models:/name@alias.")] = CHAMPION,
+            frames: Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")] = None,
+            reverse: Annotated[bool, typer.Option("--reverse", help="Play backwards.")] = False,
+            bounce: Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")] = False,
+            fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
+            tile: Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")] = 512,
+            workspace: WorkspaceOption = HERE) -> None:
+    """Turn one blurry photo into the sharp frames behind it."""
+    from hypercut_core.restore import restore_command
+    from pipelines.models import model_file
+
+    with model_file(model, workspace) as path:
+        written = restore_command(photo, out, path, frames=frames, reverse=reverse, bounce=bounce, fps=fps,
+                                  tile=tile)
+    typer.echo(f"restored: {written}")
+
+
+@app.command("gate", rich_help_panel=USE)
+def gate(explain: Annotated[bool, typer.Option("--explain", help="Every comparison that was made.")] = False,
+         workspace: WorkspaceOption = HERE, params: ParamsOption = None, preset: PresetOption = None,
+         set_: SetOption = None) -> None:
+    """What the gate decided about the newest candidate, and why."""
+    from pipelines.models import explain_gate
+
+    ws, parameters = _open(params, preset, set_, workspace)
+    typer.echo(explain_gate(ws, parameters, details=explain))
+
+
+@app.command("params", rich_help_panel=USE)
+def show_params(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                workspace: WorkspaceOption = HERE) -> None:
+    """Print the parameters that a step would get, with their meaning and unit."""
+    from components.params import explained
+
+    typer.echo(explained(_open(params, preset, set_, workspace)[1]), nl=False)
+
+
+@app.command("doctor", rich_help_panel=USE)
+def doctor(workspace: WorkspaceOption = HERE) -> None:
+    """Say what works on this machine, and what mends the rest."""
+    from pipelines.doctor import examine
+
+    if not examine(workspace, typer.echo):
+        raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one paragraph on stderr, exit code 2."""
+    usage_error = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy of it
+    try:
+        code = app(standalone_mode=False)
+    except typer.Abort:
+        code = 130
+    except usage_error as error:
+        error.show()  # type: ignore[attr-defined]
+        code = 2
+    except HypercutError as error:
+        code = _fail(str(error))
+    except KeyboardInterrupt:
+        print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        explanation = explained_os_error(error)
+        if explanation is None:
+            raise
+        code = _fail(explanation)
+    except MemoryError:
+        code = _fail("the memory is full. To mend it: close other programs, or use smaller batches or tiles.")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explained_os_error(error: OSError) -> str | None:
+    """One paragraph for the errors of the surroundings; None for those that are bugs."""
+    known = {
+        errno.ENOSPC: ("the disk is full", "free some space, then run it again"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space, then run it again"),
+        errno.EACCES: ("access is not permitted", "choose a path that you may use"),
+        errno.EPERM: ("access is not permitted", "choose a path that you may use"),
+        errno.EROFS: ("the file system is read-only", "choose a path that you may write to"),
+        errno.ENOENT: ("there is no such file or folder", "check the path"),
+        errno.EISDIR: ("this is a folder, and a file is needed", "check the path"),
+        errno.ENOTDIR: ("this is a file, and a folder is needed", "check the path"),
+        errno.EMFILE: ("too many files are open", "raise the limit with 'ulimit -n 4096'"),
+        errno.EIO: ("the disk reports an error", "check the disk, then run it again"),
+        errno.ENOMEM: ("the memory is full", "close other programs, then run it again"),
+    }
+    if error.errno not in known:
+        return None
+    what, cure = known[error.errno]
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{what}. To mend it: {cure}."
+
+
+def _fail(paragraph: str) -> int:
+    print(f"hypercut: {' '.join(paragraph.split())}", file=sys.stderr)
+    return 2
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _step(name: str, params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,
+          objective: str | None = None, metrics: Path | None = None, **paths: Path | None) -> None:
+    from pipelines.local import STEPS, train_deblurrer
+
+    if metrics is not None:
+        paths[f"metrics of {name}" + (f"-{objective}" if objective else "")] = metrics
+    ws, parameters = _open(params, preset, overrides, workspace, paths)
+    if objective is not None:
+        train_deblurrer(ws, parameters, objective)
+    else:
+        STEPS[name](ws, parameters)
+
+
+def _open(params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,
+          paths: dict[str, Path | None] | None = None) -> tuple[Any, Any]:
+    """The workspace and the parameters that a command is about."""
+    from components.params import SOURCE_TREE, load
+    from pipelines.workspace import Workspace
+
+    usual = [folder / "params.yaml" for folder in (workspace, HERE, SOURCE_TREE)]
+    file = params or next((path for path in usual if path.is_file()), None)
+    elsewhere = {name: path for name, path in (paths or {}).items() if path is not None}
+    return Workspace(workspace, elsewhere), load(file, preset, overrides or ())
+
+
+if __name__ == "__main__":
+    main()
