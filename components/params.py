@@ -33,7 +33,7 @@ from hypercut_core.deblurring.objectives import Objective
 from hypercut_core.errors import BadParameters
 
 SOURCE_TREE = Path(__file__).resolve().parents[1]  # where presets lie when the package runs from a checkout
-DEFAULT_OBJECTIVES: tuple[Objective, ...] = ("sequence_min", "order_invariant", "hypercut_targets")
+OBJECTIVES: tuple[Objective, ...] = ("sequence_min", "order_invariant", "hypercut_targets")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Parameters:
 
     seed: int = 0  # every random choice follows from it
     frames: int = 7  # T, sharp frames that one photo becomes: odd, 3 to 15
-    objectives: tuple[Objective, ...] = DEFAULT_OBJECTIVES  # trained and compared; deblurrer.objective is shipped
+    objectives: tuple[Objective, ...] = OBJECTIVES  # trained and compared; deblurrer.objective is shipped
     footage: CollectConfig = field(default_factory=CollectConfig)
     validate_footage: ValidateFootageConfig = field(default_factory=ValidateFootageConfig)
     blur: SynthesisConfig = field(default_factory=SynthesisConfig)
@@ -95,8 +95,8 @@ def check(parameters: Parameters, where: str | Path) -> None:
     if not 0 <= parameters.seed < 2**31:
         raise BadParameters(f"'seed' must be from 0 to {2**31 - 1}, got {parameters.seed}", where=where)
     if parameters.deblurrer.objective not in parameters.objectives:
-        raise BadParameters(f"'deblurrer.objective' is '{parameters.deblurrer.objective}', which is not trained",
-                            where=where, remedy="add it to the list 'objectives'")
+        raise BadParameters(f"'deblurrer.objective' is '{parameters.deblurrer.objective}', which is not "
+                            f"trained", where=where, remedy="add it to the list 'objectives'")
     if len(set(parameters.objectives)) < len(parameters.objectives):
         raise BadParameters("'objectives' names one twice", where=where, remedy="remove the copy")
     for name, value in flat(parameters).items():

@@ -138,8 +138,8 @@ def build(kind: type[Config], values: Mapping[str, Any], where: str | Path, pref
             made[key] = build(typing.cast(type[Any], hint), value, where, name + ".", getattr(base, key))
         else:
             example = f"{name}.{next(iter(hints_of(hint)), '...')}"
-            raise BadParameters(f"'{name}' is a group of parameters, and was given {shown(value)}", where=where,
-                                remedy=f"give its members, such as {example}")
+            raise BadParameters(f"'{name}' is a group of parameters, and was given {shown(value)}",
+                                where=where, remedy=f"give its members, such as {example}")
     try:
         return dataclasses.replace(typing.cast(Any, base), **made)
     except HypercutError as error:  # a class's own __post_init__

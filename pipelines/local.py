@@ -186,6 +186,5 @@ def _other_champion(ws: Workspace, p: Parameters, models: list[Path]) -> Path | 
     from hypercut_core.files import file_sha256
 
     champion = champion_file(p.register, ws.root)
-    if champion is None or file_sha256(champion) in {file_sha256(model) for model in models if model.is_file()}:
-        return None
-    return champion
+    own = {file_sha256(model) for model in models if model.is_file()}
+    return None if champion is None or file_sha256(champion) in own else champion

@@ -29,7 +29,7 @@ def imported(path: Path) -> frozenset[str]:
             base = ".".join(package[:len(package) - node.level + 1] if node.level else [])
             module = ".".join(part for part in (base, node.module or "") if part)
             names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("__import__", "import_module")):
             names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
     return frozenset(names)
 
@@ -59,6 +59,7 @@ def closure(start: Path) -> set[Path]:
         if path in seen:
             continue
         seen.add(path)
-        inits = [parent / "__init__.py" for parent in path.parents if (ROOT / parent / "__init__.py").is_file()]
-        queue += inits + [file for name in imported(path) if (file := file_of(name))]
+        inits = [parent / "__init__.py" for parent in path.parents]
+        queue += [init for init in inits if (ROOT / init).is_file()]
+        queue += [file for name in imported(path) if (file := file_of(name))]
     return seen

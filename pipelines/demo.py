@@ -1,0 +1,123 @@
+"""`hypercut demo`: the whole pipeline through DVC, then a blurry photo restored by the champion.
+
+Does only what is not done yet: a second run executes no stage and reads the figures again.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypercut_core.errors import DataRejected, HypercutError, StorageError
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from components.params import Parameters
+
+DEMO_SIZE = 256  # px; larger than the clips of the training
+DEMO_SEED = 2027
+
+
+def demo(root: Path) -> None:
+    """Run the pipeline in `root` (a checkout), restore a photo, print where everything lies.
+
+    Raises:
+        StorageError: `root` is no checkout. DataRejected: no model may be champion.
+        HypercutError: a stage failed; its own message is on stderr by then.
+    """
+    from components.params import load
+
+    if not (root / "dvc.yaml").is_file():
+        raise StorageError("there is no dvc.yaml here", where=root.resolve(),
+                           remedy="run this in the checkout, or 'hypercut run' in any folder")
+    ws = Workspace(root)
+    parameters = load(root / "params.yaml")
+    _prepare(root)
+    _dvc(root, "repro")
+    model = _champion(ws, parameters)
+    if model is None:
+        # the registry is no output of the pipeline: it may have been deleted, or be another one now
+        _dvc(root, "repro", "--force", "--single-item", "register-model")
+        model = _champion(ws, parameters)
+    if model is None:
+        raise DataRejected("no model is champion: the gate refused this one",
+                           where=ws.metrics("register-model"),
+                           remedy="see 'hypercut gate --explain'; train longer, or change the group "
+                                  "'register'")
+    photo, restored = _restore(ws, parameters, model)
+    _summary(ws, parameters, photo, restored)
+
+
+def _prepare(root: Path) -> None:
+    """A source archive is no git repository: DVC is told to work without one."""
+    local = root / ".dvc/config.local"
+    if not (root / ".git").exists() and not local.exists():
+        local.write_text("[core]\n    no_scm = true\n", encoding="utf-8")
+
+
+def _dvc(root: Path, *words: str) -> None:
+    """Run DVC with this environment's `hypercut` first on the path, so that no activation is needed."""
+    here = Path(sys.executable).parent
+    os.environ["PATH"] = os.pathsep.join([str(here), *os.get_exec_path()])
+    os.environ["DVC_NO_ANALYTICS"] = "1"
+    os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=False)
+    if done.returncode:
+        raise HypercutError(f"'dvc {' '.join(words)}' failed", where=root.resolve(),
+                            remedy="see the message of the failed step above; finished steps are kept")
+
+
+def _champion(ws: Workspace, p: Parameters) -> Path | None:
+    from components.register_model.step import champion_file
+
+    return champion_file(p.register, ws.root)
+
+
+def _restore(ws: Workspace, p: Parameters, model: Path) -> tuple[Path, Path]:
+    """A blurry photo of the test split and what the champion makes of it; done once for a model."""
+    from hypercut_core.restore import restore_command
+
+    photo, restored = ws.root / "out/demo/blurry.png", ws.root / "out/demo/restored.webp"
+    if not photo.is_file():
+        _blurry_photo(photo, p)
+    newest = max(path.stat().st_mtime for path in (model, photo, ws.metrics("register-model")))
+    if not restored.is_file() or restored.stat().st_mtime < newest:
+        restore_command(photo, restored, model, bounce=True)
+    return photo, restored
+
+
+def _blurry_photo(out: Path, p: Parameters) -> None:
+    """Render one unseen photo in motion, larger than the training's clips."""
+    import dataclasses
+
+    from PIL import Image
+
+    from hypercut_core.clips.moving_photos import render_clips
+    from hypercut_core.files import atomic_file
+
+    photos = dataclasses.replace(p.blur.photos, size=DEMO_SIZE, camera=1.0, both=0.0)
+    clip = next(iter(render_clips(photos, "test", 1, DEMO_SEED, p.frames, exposure=p.blur.exposure)))
+    with atomic_file(out) as partial:
+        Image.fromarray(clip.frames[0]).save(partial, format="PNG")
+
+
+def _summary(ws: Workspace, p: Parameters, photo: Path, restored: Path) -> None:
+    from hypercut_core.files import read_json
+
+    figures = read_json(ws.metrics("evaluate"))
+    registration = read_json(ws.root / "reports/registration.json")
+    order, trivial = read_json(ws.metrics("train-encoder"))["test"], figures["trivial"]
+    print(f"\nBlind, on {figures['clips']} clips of unseen photos, mean pPSNR (frames 1 and {p.frames}):")
+    print(f"  {'repeat the blurry image':26} {trivial['ppsnr']:6.2f} dB ({trivial['ends']:.2f})")
+    for name, model in figures["models"].items():
+        mark = "  <- shipped" if name == figures["default"] else ""
+        print(f"  {name:26} {model['ppsnr']:6.2f} dB ({model['ends']:.2f}), "
+              f"{model['ppsnr'] - trivial['ppsnr']:+.2f} dB{mark}")
+    print(f"Learned order: hit {order['hit']:.1%}, Con@3 {order['con3']:.1%}, Joint@3 {order['joint3']:.1%}")
+    print(f"Champion:       models:/{registration['name']}@champion (version {registration['version']}) "
+          f"in {registration['tracking_uri']}")
+    print(f"Report:         {(ws.report / 'report.html').resolve()}")
+    print(f"Restored photo: {restored.resolve()} (from {photo.resolve()})")
