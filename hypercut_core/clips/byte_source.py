@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,7 @@ class LocalBytes:
     def _open(self, key: str) -> Any:
         file = self._files.get(key)
         if file is None:
-            file = (self.root / key).open("rb", buffering=0)
+            file = _open_regular(self.root / key)
             with self._lock:
                 if len(self._files) >= OPEN_FILES:
                     # not closed here: another thread may be reading it; the last reference closes it
@@ -69,3 +70,12 @@ class LocalBytes:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]
+
+
+def _open_regular(path: Path) -> Any:
+    # not blocking: opening a named pipe would wait for ever
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(f"{path} is not a file")
+    return os.fdopen(handle, "rb", buffering=0)

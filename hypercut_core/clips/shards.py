@@ -10,16 +10,16 @@ as little-endian uint64 and the CRC-32C of the index.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numcodecs import blosc
 
+from hypercut_core.clips.array_layout import SHUFFLES, ArrayLayout
 from hypercut_core.clips.byte_source import ByteSource
 from hypercut_core.errors import BadClipStore
 
@@ -30,135 +30,6 @@ except ImportError:  # pragma: no cover
 
 REMEDY = "run synthesize-blur again"
 MISSING = np.uint64(2**64 - 1)  # Zarr's mark of a chunk that was not written: all zero
-MAX_CHUNK = 2**28  # bytes; a store that asks for more is damaged or hostile
-MAX_INDEX = 2**26
-SHUFFLES = {"noshuffle": blosc.NOSHUFFLE, "shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
-AXES = ("clip", "frame", "height", "width", "channel")
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How clips are cut into chunks and compressed."""
-
-    chunk: int = 64  # px, the longest side of a chunk
-    codec: str = "zstd"  # Blosc's inner codec: zstd, lz4, lz4hc
-    level: int = 1  # compression level, 1 to 9
-    shuffle: str = "bitshuffle"  # noshuffle, shuffle, bitshuffle
-    shard_bytes: int = 2**30  # bytes of uncompressed frames in one shard file
-
-
-@dataclass(frozen=True)
-class ArrayLayout:
-    """Shape and cut of one array. A chunk holds all frames of one tile of one clip."""
-
-    clips: int
-    frames: int  # T + 1
-    height: int
-    width: int
-    chunk_height: int
-    chunk_width: int
-    shard_clips: int
-    codec: str = "zstd"
-    level: int = 1
-    shuffle: str = "bitshuffle"
-
-    @property
-    def rows(self) -> int:
-        return -(-self.height // self.chunk_height)
-
-    @property
-    def columns(self) -> int:
-        return -(-self.width // self.chunk_width)
-
-    @property
-    def chunk_bytes(self) -> int:
-        return self.frames * self.chunk_height * self.chunk_width * 3
-
-    @property
-    def index_entries(self) -> int:
-        return self.shard_clips * self.rows * self.columns
-
-    @property
-    def shards(self) -> int:
-        return -(-self.clips // self.shard_clips)
-
-    @classmethod
-    def plan(cls, frames: int, height: int, width: int, packing: Packing) -> ArrayLayout:
-        """Cut into chunks of nearly equal size, so that the last row and column hold little padding."""
-        chunk_height = math.ceil(height / math.ceil(height / packing.chunk))
-        chunk_width = math.ceil(width / math.ceil(width / packing.chunk))
-        shard_clips = max(1, packing.shard_bytes // (frames * height * width * 3))
-        return cls(0, frames, height, width, chunk_height, chunk_width, min(shard_clips, 4096),
-                   packing.codec, packing.level, packing.shuffle)
-
-    def to_json(self) -> dict[str, Any]:
-        """The array's zarr.json."""
-        inner = [1, self.frames, self.chunk_height, self.chunk_width, 3]
-        outer = [self.shard_clips, self.frames, self.rows * self.chunk_height,
-                 self.columns * self.chunk_width, 3]
-        little = {"name": "bytes", "configuration": {"endian": "little"}}
-        compress = {"name": "blosc", "configuration": {
-            "typesize": 3, "cname": self.codec, "clevel": self.level, "shuffle": self.shuffle,
-            "blocksize": self.chunk_bytes}}
-        shard = {"name": "sharding_indexed", "configuration": {
-            "chunk_shape": inner, "codecs": [{"name": "bytes"}, compress],
-            "index_codecs": [little, {"name": "crc32c"}], "index_location": "end"}}
-        return {"zarr_format": 3, "node_type": "array", "data_type": "uint8", "fill_value": 0,
-                "shape": [self.clips, self.frames, self.height, self.width, 3],
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
-                "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-                "codecs": [shard], "attributes": {}, "dimension_names": list(AXES), "storage_transformers": []}
-
-    @classmethod
-    def from_json(cls, meta: Any) -> ArrayLayout:
-        """Read a zarr.json that `to_json` could have written.
-
-        Raises:
-            ValueError: it is something else; the message says what.
-        """
-        try:
-            shape, outer = meta["shape"], meta["chunk_grid"]["configuration"]["chunk_shape"]
-            shard = meta["codecs"][0]["configuration"]
-            inner, blosc_settings = shard["chunk_shape"], shard["codecs"][-1]["configuration"]
-            numbers = [*shape, *outer, *inner]
-            if len(numbers) != 15 or any(type(number) is not int for number in numbers):
-                raise ValueError("shape and chunk shapes must be five whole numbers each")
-            layout = cls(shape[0], *shape[1:4], inner[2], inner[3], outer[0], blosc_settings["cname"],
-                         blosc_settings["clevel"], blosc_settings["shuffle"])
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"not the metadata of a clip array ({error!r})") from error
-        layout._check_bounds()
-        expected = layout.to_json()
-        # what does not change the meaning of the bytes may differ
-        for key in set(expected) - {"attributes", "dimension_names", "storage_transformers", "codecs"}:
-            if meta.get(key) != expected[key]:
-                raise ValueError(f"{key} is {str(meta.get(key))[:120]}, {expected[key]} expected")
-        _check_codecs(meta["codecs"], expected["codecs"])
-        return layout
-
-    def _check_bounds(self) -> None:
-        if not (0 <= self.clips < 2**31 and 2 <= self.frames <= 64
-                and 1 <= self.chunk_height <= self.height < 2**16
-                and 1 <= self.chunk_width <= self.width < 2**16 and self.shard_clips >= 1):
-            raise ValueError("shape or chunk shape is out of range")
-        if self.chunk_bytes > MAX_CHUNK or self.index_entries * 16 > MAX_INDEX:
-            raise ValueError("chunks or shards are too large")
-
-
-def _check_codecs(found: Any, expected: list[dict[str, Any]]) -> None:
-    """Blosc settings may be any (each chunk's header carries them); the rest must be ours."""
-    try:
-        shard = found[0]["configuration"]
-        names = [codec["name"] for codec in shard["codecs"]]
-        same = (len(found) == 1 and found[0]["name"] == "sharding_indexed" and names == ["bytes", "blosc"]
-                and shard["chunk_shape"] == expected[0]["configuration"]["chunk_shape"]
-                and [codec["name"] for codec in shard["index_codecs"]] == ["bytes", "crc32c"]
-                and shard["index_codecs"][0]["configuration"]["endian"] == "little"
-                and shard.get("index_location", "end") == "end")
-    except (KeyError, IndexError, TypeError) as error:
-        raise ValueError(f"codecs are not those of a clip array ({error!r})") from error
-    if not same:
-        raise ValueError("codecs are not those of a clip array (sharding_indexed of bytes and blosc)")
 
 
 class ShardWriter:
@@ -189,8 +60,7 @@ class ShardWriter:
         """Close the last shard and write the array's metadata; returns the final layout."""
         if self._index:
             self._close_shard(self._shard_path())
-        fields = {**self.layout.__dict__, "clips": self.clips}
-        layout = ArrayLayout(**fields)
+        layout = dataclasses.replace(self.layout, clips=self.clips)
         (self.folder / "zarr.json").write_text(json.dumps(layout.to_json(), indent=2, sort_keys=True) + "\n",
                                                encoding="utf-8")
         return layout
@@ -214,7 +84,7 @@ def shard_key(shard: int) -> str:
 def compress(tile: np.ndarray, layout: ArrayLayout) -> bytes:
     # one Blosc block a chunk: fastest to decode, and no thread can reorder blocks (same bytes every time)
     return bytes(blosc.compress(tile.reshape(-1).view("V3"), layout.codec.encode(), layout.level,
-                                SHUFFLES[layout.shuffle], layout.chunk_bytes))
+                                SHUFFLES.index(layout.shuffle), layout.chunk_bytes))
 
 
 def _tiles(clip: np.ndarray, layout: ArrayLayout) -> Iterator[np.ndarray]:
@@ -278,7 +148,7 @@ class ShardReader:
 
     def _chunks(self, shard: int, clip: int, top: int, left: int, height: int, width: int
                 ) -> Iterator[tuple[int, int, memoryview | None]]:
-        """Yield (row, column, compressed bytes or None) of the chunks under a crop, neighbours in one read."""
+        """Yield (row, column, bytes or None) of each chunk under a crop; neighbours in one read."""
         layout, index = self.layout, self._index(shard)
         first = left // layout.chunk_width
         last = (left + width - 1) // layout.chunk_width
@@ -331,9 +201,9 @@ class ShardReader:
         table = np.frombuffer(data, "<u8", length // 8).reshape(-1, 2)
         offset, count = table[:, 0], table[:, 1]
         missing = (offset == MISSING) & (count == MISSING)
-        largest = np.uint64(min(limit, self.layout.chunk_bytes + 4096))
+        largest = min(limit, self.layout.chunk_bytes + 4096)
         # no sum: offset + count could wrap
-        fits = (offset <= limit) & (count <= largest) & (offset <= np.uint64(limit) - np.minimum(count, largest))
+        fits = (count <= largest) & (offset <= limit - np.minimum(count, largest))
         if not bool((fits | missing).all()):
             raise self._bad(key, "the shard's index points outside the file")
         return table.astype(np.int64)  # MISSING becomes -1

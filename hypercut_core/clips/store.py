@@ -14,47 +14,22 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
-import re
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, get_type_hints
 
 import numpy as np
 
+from hypercut_core.clips.array_layout import ArrayLayout, Packing
 from hypercut_core.clips.byte_source import ByteSource, LocalBytes
-from hypercut_core.clips.shards import REMEDY, ArrayLayout, Packing, ShardReader, ShardWriter, read_json
+from hypercut_core.clips.clip_table import TABLE, ClipRecord, problem_of, read_table, write_table
+from hypercut_core.clips.shards import REMEDY, ShardReader, ShardWriter, read_json
 from hypercut_core.errors import BadClipStore, BadParameters
 from hypercut_core.files import atomic_directory
 
-TABLE = "clips.parquet"
+__all__ = ["ClipRecord", "ClipStore", "ClipStoreWriter", "Packing"]
 FORMAT = 1
-SPLITS = ("train", "val", "test")
-BLURS = ("synthetic", "captured")
-RESPONSES = ("srgb", "gamma2.2", "none")
-MAX_TABLE = 2**30  # bytes
-
-
-@dataclass(frozen=True)
-class ClipRecord:
-    """One row of clips.parquet."""
-
-    clip_id: str  # unique in the store
-    array: str  # the Zarr array that holds it, "<height>x<width>"
-    index: int  # row in that array
-    source: str  # the footage source that it was cut from; no source is in two splits
-    split: str  # train, val or test
-    category: str
-    height: int  # px
-    width: int  # px
-    frames: int  # T, number of sharp frames
-    motion: float  # px over the exposure
-    sha256: str  # of the T + 1 frames' bytes
-    blur: str  # synthetic, or captured (a camera's own blur)
-    response: str  # the curve in which the blur is a mean: srgb, gamma2.2 or none
-    noise: float  # standard deviation of the read noise added to the blurry image
 
 
 class ClipStoreWriter:
@@ -71,7 +46,8 @@ class ClipStoreWriter:
 
     def __init__(self, path: str | os.PathLike[str], frames: int, packing: Packing | None = None):
         if frames % 2 == 0 or not 3 <= frames <= 15:
-            raise BadParameters(f"frames is {frames}; it must be odd and from 3 to 15", remedy="set frames to 7")
+            raise BadParameters(f"frames is {frames}; it must be odd and from 3 to 15",
+                                remedy="set frames to 7")
         self.path, self.frames, self.packing = Path(path), frames, packing or Packing()
         self.records: list[ClipRecord] = []
         self._arrays: dict[str, ShardWriter] = {}
@@ -104,10 +80,10 @@ class ClipStoreWriter:
         array = f"{height}x{width}"
         frames = np.ascontiguousarray(frames)
         writer = self._arrays.get(array)
-        record = ClipRecord(clip_id, array, writer.clips if writer else 0, source, split, category, height, width,
-                            self.frames, float(motion), hashlib.sha256(frames.data).hexdigest(), blur, response,
-                            float(noise))
-        problem = _problem(record)
+        record = ClipRecord(clip_id, array, writer.clips if writer else 0, source, split, category, height,
+                            width, self.frames, float(motion), hashlib.sha256(frames.data).hexdigest(), blur,
+                            response, float(noise))
+        problem = problem_of(record)
         if problem is None and clip_id in self._ids:
             problem = "the clip_id is in the store already"
         if problem:
@@ -132,15 +108,15 @@ class ClipStoreWriter:
     def _finish(self) -> None:
         if not self.records:
             raise BadClipStore("no clip was written", where=self.path,
-                               remedy="give footage with more, longer or steadier shots, or widen the limits on "
-                                      "motion")
+                               remedy="give footage with more, longer or steadier shots, or widen the limits "
+                                      "on motion")
         for writer in self._arrays.values():
             writer.finish()
         group = {"zarr_format": 3, "node_type": "group",
                  "attributes": {"hypercut": {"format": FORMAT, "frames": self.frames}}}
         (self._partial / "zarr.json").write_text(json.dumps(group, indent=2, sort_keys=True) + "\n",
                                                  encoding="utf-8")
-        _write_table(self._partial / TABLE, self.records)
+        write_table(self._partial / TABLE, self.records)
 
     def _refuse(self, clip_id: str, what: str) -> BadClipStore:
         return BadClipStore(f"clip '{clip_id}' cannot be stored: {what}", where=self.path)
@@ -159,12 +135,13 @@ class ClipStore:
     def __init__(self, path: str | os.PathLike[str] | ByteSource):
         if isinstance(path, str | os.PathLike):
             if not Path(path).is_dir():
-                raise BadClipStore("there is no clip store here", where=path, remedy="run synthesize-blur first")
+                raise BadClipStore("there is no clip store here", where=path,
+                                   remedy="run synthesize-blur first")
             path = LocalBytes(path)
         self.source: ByteSource = path
         self.path = Path(path.name)
         self.frames: int = self._read_group()
-        self.records: list[ClipRecord] = _read_table(self.source)
+        self.records: list[ClipRecord] = read_table(self.source)
         names = dict.fromkeys(record.array for record in self.records)
         self._arrays = {name: ShardReader(self.source, name) for name in names}
         self._check()
@@ -172,7 +149,7 @@ class ClipStore:
     def __len__(self) -> int:
         return len(self.records)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the content: of all rows of the table, each of which holds its frames' own hash."""
         rows = [dataclasses.astuple(record) for record in self.records]
@@ -217,7 +194,7 @@ class ClipStore:
         except (KeyError, TypeError) as error:
             raise self._bad("zarr.json", "this is not the group of a clip store") from error
         if version != FORMAT:
-            raise self._bad("zarr.json", f"the store has format {str(version)[:20]}, this version reads {FORMAT}")
+            raise self._bad("zarr.json", f"the format is {str(version)[:20]}, this version reads {FORMAT}")
         if type(frames) is not int or frames % 2 == 0 or not 3 <= frames <= 15:
             raise self._bad("zarr.json", f"frames is {str(frames)[:20]}, an odd number from 3 to 15 expected")
         return frames
@@ -229,16 +206,11 @@ class ClipStore:
         ids: set[str] = set()
         rows: dict[str, set[int]] = {name: set() for name in self._arrays}
         for record in self.records:
-            layout = self._arrays[record.array].layout
-            if record.frames != self.frames or layout.frames != self.frames + 1:
-                raise self._bad(TABLE, f"clip '{record.clip_id}' has {record.frames} sharp frames in the table and "
-                                       f"{layout.frames - 1} in its array, the store says {self.frames}")
-            if (record.height, record.width) != (layout.height, layout.width):
-                raise self._bad(TABLE, f"clip '{record.clip_id}' is {record.height}x{record.width} in the table "
-                                       f"and {layout.height}x{layout.width} in its array")
-            if record.index >= layout.clips or record.index in rows[record.array] or record.clip_id in ids:
-                raise self._bad(TABLE, f"clip '{record.clip_id}' is listed twice, or its row {record.index} is "
-                                       f"outside its array of {layout.clips}")
+            problem = self._mismatch(record)
+            if problem is None and (record.clip_id in ids or record.index in rows[record.array]):
+                problem = "is listed twice"
+            if problem:
+                raise self._bad(TABLE, f"clip '{record.clip_id}' {problem}")
             ids.add(record.clip_id)
             rows[record.array].add(record.index)
         for name, reader in self._arrays.items():
@@ -246,70 +218,17 @@ class ClipStore:
                 raise self._bad(TABLE, f"array {name} holds {reader.layout.clips} clips, the table lists "
                                        f"{len(rows[name])}")
 
+    def _mismatch(self, record: ClipRecord) -> str | None:
+        layout = self._arrays[record.array].layout
+        if record.frames != self.frames or layout.frames != self.frames + 1:
+            return (f"has {record.frames} sharp frames in the table and {layout.frames - 1} in its array, "
+                    f"the store says {self.frames}")
+        if (record.height, record.width) != (layout.height, layout.width):
+            return (f"is {record.height}x{record.width} in the table and {layout.height}x{layout.width} "
+                    "in its array")
+        if record.index >= layout.clips:
+            return f"is row {record.index} of an array of {layout.clips}"
+        return None
+
     def _bad(self, key: str, what: str) -> BadClipStore:
         return BadClipStore(what, where=f"{self.source.name}/{key}", remedy=REMEDY)
-
-
-def _problem(record: ClipRecord) -> str | None:
-    """What is wrong with a row by itself, or None."""
-    if not record.clip_id or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", record.array, re.ASCII):
-        return "an empty clip_id or a wrong array name"
-    if record.array != f"{record.height}x{record.width}":
-        return f"array '{record.array}' does not hold clips of {record.height}x{record.width}"
-    if record.index < 0 or not (math.isfinite(record.motion) and record.motion >= 0) \
-            or not (math.isfinite(record.noise) and record.noise >= 0):
-        return "index, motion and noise must be finite and at least 0"
-    if not re.fullmatch(r"[0-9a-f]{64}", record.sha256):
-        return "sha256 is not a SHA-256"
-    for name, choices in (("split", SPLITS), ("blur", BLURS), ("response", RESPONSES)):
-        if getattr(record, name) not in choices:
-            return f"{name} is '{getattr(record, name)}', one of {', '.join(choices)} expected"
-    return None
-
-
-def _columns() -> dict[str, type]:
-    hints = get_type_hints(ClipRecord)
-    return {field.name: hints[field.name] for field in dataclasses.fields(ClipRecord)}
-
-
-def _write_table(path: Path, records: list[ClipRecord]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    arrow = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    table = pa.table({name: pa.array([getattr(record, name) for record in records], arrow[kind])
-                      for name, kind in _columns().items()})
-    pq.write_table(table, path)
-
-
-def _read_table(source: ByteSource) -> list[ClipRecord]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    where = f"{source.name}/{TABLE}"
-
-    def bad(what: str) -> BadClipStore:
-        return BadClipStore(what, where=where, remedy=REMEDY)
-
-    try:
-        size = source.size(TABLE)
-        if size > MAX_TABLE:
-            raise bad(f"the table is larger than {MAX_TABLE} bytes")
-        table = pq.read_table(pa.BufferReader(source.read(TABLE, 0, size)))
-    except (OSError, EOFError) as error:
-        raise bad("the table of the clip store is missing or damaged") from error
-    except pa.ArrowException as error:
-        raise bad(f"the table is not valid Parquet ({str(error)[:200]})") from error
-    columns: dict[str, list[Any]] = {}
-    for name, kind in _columns().items():
-        if name not in table.column_names:
-            raise bad(f"the table has no column '{name}'")
-        columns[name] = table.column(name).to_pylist()
-        if any(type(value) is not kind for value in columns[name]):
-            raise bad(f"column '{name}' must hold {kind.__name__} in every row")
-    records = [ClipRecord(*row) for row in zip(*columns.values(), strict=True)]
-    for record in records:
-        problem = _problem(record)
-        if problem:
-            raise bad(f"clip '{record.clip_id[:80]}': {problem}")
-    return records
