@@ -16,6 +16,7 @@ import numpy as np
 WIDTH, HEIGHT = 560, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 52
 SERIES = 8
+PER_GROUP = 6  # clips, at least, in each mean of a curve
 DASHES = ("", "7 4", "2 4", "10 4 2 4", "12 5", "4 3", "1 3", "8 3 2 3 2 3")
 MARKERS = ("circle", "square", "diamond", "triangle")
 
@@ -67,17 +68,18 @@ class Axes:
 
 
 def line_chart(series: Sequence[Series], x_label: str, y_label: str, summary: str,
-               from_zero: bool = False) -> str:
+               from_zero: bool = False, y_range: tuple[float, float] | None = None) -> str:
     """Curves with markers; `summary` is what a screen reader says instead."""
     points = [point for one in series for point in one.points]
     across = _range([x for x, _ in points] + [0.0] * from_zero, 0)
-    axes = Axes(across, _range([y for _, y in points]), x_label, y_label)
+    axes = Axes(across, y_range or _range([y for _, y in points]), x_label, y_label)
     return _svg(axes.draw() + "".join(_curve(axes, one) for one in series), summary)
 
 
-def histogram(values: np.ndarray, bins: int, x_label: str, y_label: str, summary: str) -> str:
-    """Counts of finite `values` in equal bins."""
+def histogram(values: np.ndarray, x_label: str, y_label: str, summary: str) -> str:
+    """Counts of finite `values`, at least 0, in equal bins."""
     values = values[np.isfinite(values)]
+    bins = int(np.clip(2 * len(values) ** 0.5, 8, 32))
     high = float(values.max()) or 1.0
     counts, edges = np.histogram(values, bins=bins, range=(min(0.0, float(values.min())), high))
     axes = Axes((float(edges[0]), float(edges[-1])), (0, float(counts.max())), x_label, y_label)
@@ -105,7 +107,7 @@ def scatter_with_means(x: np.ndarray, y: np.ndarray, x_label: str, y_label: str,
 def binned_means(x: np.ndarray, y: np.ndarray, bins: int) -> list[tuple[float, float]]:
     """(mean x, mean y) of groups of equally many points, by rising x."""
     order = np.argsort(x, kind="stable")
-    groups = [group for group in np.array_split(order, min(bins, max(1, len(x) // 3))) if len(group)]
+    groups = [group for group in np.array_split(order, min(bins, max(1, len(x) // PER_GROUP))) if len(group)]
     return [(float(x[group].mean()), float(y[group].mean())) for group in groups]
 
 

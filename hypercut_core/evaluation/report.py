@@ -6,18 +6,17 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
 import numpy as np
 
 from hypercut_core.evaluation import charts, films, tables
 from hypercut_core.evaluation.charts import SERIES, Series
 from hypercut_core.evaluation.page import page
-from hypercut_core.evaluation.protocol import ClipScores
+from hypercut_core.evaluation.report_data import ClipLabel, Example, ReportData
 from hypercut_core.files import write_text
 
+__all__ = ["ClipLabel", "Example", "ReportData", "headline", "render", "write_report"]
 LEARNED = "learned"  # name of the order table's order among the directions of the scores
 FOOT = ("Blind protocol: a model is given the blurry image and nothing else. pPSNR and pSSIM take the "
         "better of the two directions of time, chosen once per clip; frames are numbered by the "
@@ -34,53 +33,6 @@ FILMS_NOTE = ("An even choice by rank, from the clip that gains most to the clip
 SEAM_NOTE = ("Every order has a seam: turn the motion through 180° and the blurry image is the same "
              "while the sequence is reversed. Near the seam the margin is small, and a model that "
              "must tell the direction averages the two.")
-
-
-@dataclass(frozen=True)
-class ClipLabel:
-    """What the report says of a clip."""
-
-    clip_id: str
-    source: str
-    category: str
-    motion: float  # px over the exposure
-
-
-@dataclass(frozen=True)
-class Example:
-    """A clip to look at. `place` is its row in the scores."""
-
-    place: int
-    clip: np.ndarray  # uint8 [T+1, H, W, 3], the blurry image first
-    recovered: dict[str, np.ndarray]  # model -> uint8 [T, H, W, 3], turned the way that scored best
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """All that a report shows; `scores` and `summaries` by model, the default model first."""
-
-    default: str
-    scores: Mapping[str, ClipScores]
-    summaries: Mapping[str, Mapping[str, Any]]
-    trivial: ClipScores
-    trivial_summary: Mapping[str, Any]
-    clips: Sequence[ClipLabel]
-    examples: Sequence[Example] = ()  # an even choice from best to worst
-    worst: Sequence[Example] = ()
-    margins: np.ndarray | None = None  # [N] |u| of each clip in the learned order, nan where unknown
-    order_figures: Mapping[str, float] = field(default_factory=dict)  # hit, con2, con3, joint3
-    categories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    title: str = "Hypercut evaluation"
-
-    @property
-    def frames(self) -> int:
-        return self.trivial.forward.shape[1]
-
-    @property
-    def gain(self) -> np.ndarray:
-        """[N] dB of the default above repeating the blurry image."""
-        return self.scores[self.default].ppsnr.mean(1) - self.trivial.ppsnr.mean(1)
 
 
 def write_report(path: str | os.PathLike[str], data: ReportData) -> None:
@@ -195,12 +147,14 @@ def _figure(data: ReportData, example: Example, shown: Sequence[tuple[str, np.nd
 
 def _order(data: ReportData) -> str:
     figures = sorted(data.order_figures.items(), key=lambda item: (item[0] != "hit", item[0]))
-    head = _facts([(_order_name(key), f"{100 * value:.1f} %") for key, value in figures]) \
-        if data.order_figures else ""
+    facts = [(_order_name(key), f"{100 * value:.1f} %") for key, value in figures]
+    facts += [(f"{order} order, told from blur", f"{100 * value:.1f} %")
+              for order, value in data.predictability.items()]
+    head = _facts(facts) if facts else ""
     if data.margins is None or not (known := np.isfinite(data.margins)).any():
         return head + "<p>No order table was given: there are no margins to show.</p>"
     margins = data.margins[known]
-    bars = charts.histogram(margins, 24, "order margin |u|", "clips",
+    bars = charts.histogram(margins, "order margin |u|", "clips",
                             f"Histogram of the order margin of {len(margins)} clips")
     names = [label.clip_id for label, keep in zip(data.clips, known, strict=True) if keep]
     dots = charts.scatter_with_means(margins, data.gain[known], "order margin |u|", "gain (dB)",
@@ -230,7 +184,7 @@ def _told_right(data: ReportData, known: np.ndarray) -> str:
         return ""
     chart = charts.line_chart(series, "order margin |u|", "order told right (%)",
                               "Share of clips whose learned direction each model tells right, by margin",
-                              from_zero=True)
+                              from_zero=True, y_range=(0, 100))
     return _captioned(chart + charts.legend(series),
                       "How often each model moves the way that the learned order says")
 

@@ -27,6 +27,9 @@ class Column:
     better: str = "high"  # "high", "one" (nearest to 1) or "" (no better or worse)
     trivial: bool = True  # does it mean something for the trivial answer
 
+    def merit(self, value: float) -> float:
+        return -abs(value - 1) if self.better == "one" else value
+
 
 COLUMNS = (
     Column("pPSNR", "mean, dB", ("ppsnr",)),
@@ -46,12 +49,14 @@ def objectives(default: str, summaries: Mapping[str, Summary], trivial: Summary)
     columns += [Column("Canonical PSNR", f"{order} order, dB", ("canonical", order)) for order in orders]
     columns += [Column("Order told right", f"{order} order, %", ("agreement", order), 1, 100, trivial=False)
                 for order in orders]
+    best = [_best(column, summaries, trivial) for column in columns]
     rows = []
     for name, one in summaries.items():
         tag = ' <span class="tag">default</span>' if name == default else ""
-        cells = [_cell(column, one, list(summaries.values())) for column in columns]
+        cells = [_cell(column, _figure(column, one), top) for column, top in zip(columns, best, strict=True)]
         rows.append([escape(name) + tag, *cells, count(one.get("parameters"))])
-    plain = [_shown(column, _figure(column, trivial) if column.trivial else None) for column in columns]
+    plain = [_cell(column, _figure(column, trivial) if column.trivial else None, top)
+             for column, top in zip(columns, best, strict=True)]
     rows.append([TRIVIAL, *plain, MISSING])
     heads = [("Objective", ""), *((column.title, column.unit) for column in columns), ("Parameters", "")]
     return table(heads, rows, "All objectives")
@@ -110,20 +115,20 @@ def count(value: int | None) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value:,}"
 
 
-def _cell(column: Column, one: Summary, every: Sequence[Summary]) -> str:
-    value = _figure(column, one)
-    rivals = [rival for other in every if (rival := _figure(column, other)) is not None]
-    if value is None or not column.better or len(rivals) < 2:
-        return _shown(column, value)
-    merits = [-abs(rival - 1) if column.better == "one" else rival for rival in rivals]
-    mine = -abs(value - 1) if column.better == "one" else value
-    best = round(mine, 6) >= round(max(merits), 6)
-    return f'<td class="best" title="best of this column">{_shown(column, value)}</td>' if best \
-        else _shown(column, value)
+def _best(column: Column, summaries: Mapping[str, Summary], trivial: Summary) -> float | None:
+    """Merit of the best cell, the trivial answer included; None where there is nothing to compare."""
+    rivals = [*summaries.values(), *([trivial] if column.trivial else [])]
+    values = [value for one in rivals if (value := _figure(column, one)) is not None]
+    return max(map(column.merit, values)) if column.better and len(values) > 1 else None
 
 
-def _shown(column: Column, value: float | None) -> str:
-    return MISSING if value is None else f"{value * column.scale:.{column.digits}f}".replace("-", "−")
+def _cell(column: Column, value: float | None, best: float | None) -> str:
+    if value is None:
+        return MISSING
+    shown = f"{value * column.scale:.{column.digits}f}".replace("-", "−")
+    if best is None or column.merit(value) < best - 1e-6:
+        return shown
+    return f'<td class="best" title="best of this column">{shown}</td>'
 
 
 def _figure(column: Column, one: Summary) -> float | None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.evaluate.step import CHAMPION, EvaluateConfig, evaluate
+from components.evaluate.bench import CHAMPION
+from components.evaluate.step import EvaluateConfig, evaluate
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer

@@ -25,8 +25,9 @@ def scores(name: str, level: float, seed: int) -> ClipScores:
     rng = np.random.default_rng(seed)
     forward = level + rng.normal(0, 1, (N, T)) - abs(np.arange(T) - T // 2)
     sign = np.where(rng.random(N) < 0.5, -1, 1)
-    return ClipScores(name, np.arange(N), forward, forward - rng.normal(0, 2, (N, 1)), np.full((N, T), 0.8),
-                      np.full(N, 55.0), rng.uniform(-1, 1, N), np.full(N, 0.7), np.ones(N, bool),
+    backward = forward - rng.normal(0, 2, (N, 1))
+    return ClipScores(name, np.arange(N), forward, backward, np.full((N, T), level / 30), np.full(N, 55.0),
+                      rng.uniform(-1, 1, N), np.full(N, 0.7), np.ones(N, bool),
                       {"learned": sign, "rule": -sign})
 
 
@@ -135,6 +136,12 @@ def test_the_best_of_each_column_is_marked_once():
     first = [re.findall(r"<td(?: class=\"(best)\"[^>]*)?>([^<]*)", row)[0] for row in rows]
     assert [mark for mark, _ in first] == ["best", "", "", ""]
     assert float(first[0][1]) == max(float(value) for _, value in first)
+    # a model below the trivial answer is not the best of anything that both are measured by
+    poor = make_report(-4)
+    html = tables.objectives(poor.default, {"x": poor.summaries["sequence_min"]}, poor.trivial_summary)
+    model, trivial = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", html)
+    assert 'class="best"' not in model.split("<td>0.700")[0]
+    assert trivial.count('class="best"') >= 4
 
 
 def test_little_data_still_makes_a_page():
