@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,23 @@ def test_the_control_stops_films_and_goes_through_the_frames(browser: Any, repor
         browser.execute_async_script("const done = arguments[0]; setTimeout(done, 130)")
         before.add(round(offset(), 2))
     assert len(before) > 2
+
+
+def test_films_play_without_scripts(browser: Any, report: Path):
+    """As in the artifact viewers that show a report in a sandboxed frame."""
+    emulate(browser, "setScriptExecutionDisabled", value=True)
+    try:
+        browser.get(report.as_uri())
+        shown = browser.execute_script("return getComputedStyle(document.querySelector('.player')).display")
+        assert shown == "none"
+        seen = set()
+        for _ in range(8):
+            seen.add(browser.execute_script(
+                "return getComputedStyle(document.querySelector('.film.moving img')).transform"))
+            time.sleep(0.1)
+        assert len(seen) > 2
+    finally:
+        emulate(browser, "setScriptExecutionDisabled", value=False)
 
 
 def test_films_rest_where_motion_is_not_wanted(browser: Any, report: Path):
