@@ -114,8 +114,8 @@ class ArrayLayout:
             numbers = [*shape, *outer, *inner]
             if len(numbers) != 15 or any(type(number) is not int for number in numbers):
                 raise ValueError("shape and chunk shapes must be five whole numbers each")
-            layout = cls(shape[0], *shape[1:4], inner[2], inner[3], outer[0], blosc_settings["cname"],
-                         blosc_settings["clevel"], blosc_settings["shuffle"])
+            layout = cls(shape[0], shape[1], shape[2], shape[3], inner[2], inner[3], outer[0],
+                         blosc_settings["cname"], blosc_settings["clevel"], blosc_settings["shuffle"])
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"not the metadata of a clip array ({error!r})") from error
         layout._check_bounds()

@@ -104,7 +104,8 @@ class ClipBatches:
         backward = rng.integers(0, 2, self.batch) * self.augmentation.time_reversal
         pixels = np.empty((self.batch, self.store.frames + 1, 3, height, width), np.uint8)
         for k, position in enumerate(at):
-            clip = self._read(int(self.clips[position]), *corners[k].tolist(), height, width)
+            top, left = corners[k].tolist()
+            clip = self._read(int(self.clips[position]), top, left, height, width)
             _place(clip, int(codes[k]), bool(backward[k]), pixels[k])
         known = np.zeros(self.batch) if self.directions is None else self.directions[at, codes]
         direction = torch.from_numpy((known * (1 - 2 * backward)).astype(np.float32))

@@ -26,7 +26,7 @@ from hypercut_core.errors import BadClipStore
 try:  # zarr brings one of the two
     from google_crc32c import value as crc32c
 except ImportError:  # pragma: no cover
-    from crc32c import crc32c
+    from crc32c import crc32c  # type: ignore[no-redef]
 
 REMEDY = "run synthesize-blur again"
 MISSING = np.uint64(2**64 - 1)  # Zarr's mark of a chunk that was not written: all zero
@@ -58,8 +58,11 @@ class ShardWriter:
 
     def finish(self) -> ArrayLayout:
         """Close the last shard and write the array's metadata; returns the final layout."""
+        if self.clips < self.layout.shard_clips:
+            # a single shard that is not full: cut to size, or its index would be mostly empty
+            self.layout = dataclasses.replace(self.layout, shard_clips=self.clips)
         if self._index:
-            self._close_shard(self._shard_path())
+            self._close_shard(self.folder / shard_key((self.clips - 1) // self.layout.shard_clips))
         layout = dataclasses.replace(self.layout, clips=self.clips)
         (self.folder / "zarr.json").write_text(json.dumps(layout.to_json(), indent=2, sort_keys=True) + "\n",
                                                encoding="utf-8")
