@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components import storage
+from components.collect_footage.discover import discover
+from components.collect_footage.split import split_sources
 from hypercut_core.clips.manifest import SPLITS, Manifest, Source, write_manifest
+from hypercut_core.errors import BadFootage
 from hypercut_core.files import file_sha256
 
 
@@ -15,7 +20,7 @@ class CollectConfig:
     """Which footage is used."""
 
     source: str = "builtin"  # "builtin" (moving photos), a file or folder, or s3://bucket/prefix
-    layout: Literal["auto", "videos", "frames", "rb2v", "reds", "gopro"] = "auto"  # how the folder is laid out
+    layout: Literal["auto", "videos", "frames", "rb2v", "reds", "gopro"] = "auto"  # how it is laid out
     category: str = ""  # category of every source; empty: the first folder below the source
     categories: tuple[str, ...] = ()  # keep only these categories; empty: all
     licence: str = ""  # licence of the footage, recorded; empty: as SOURCES.md in the folder says, or unknown
@@ -36,9 +41,49 @@ def collect_footage(config: CollectConfig, out: Path, seed: int, work: Path | No
     if config.source == "builtin":
         manifest = _builtin(config)
     else:
-        raise NotImplementedError
+        manifest = _collected(config, (work or out.parent.parent / "work") / "footage")
     write_manifest(out, manifest)
+    for note in manifest.problems + manifest.notes:
+        print(f"{note.file}: {note.what}", file=sys.stderr)
     return manifest
+
+
+def _collected(config: CollectConfig, cache: Path) -> Manifest:
+    folder = storage.fetch(config.source, config.revision, cache)
+    findings = discover(folder, config.layout, config.categories, config.on_bad == "skip")
+    if len(findings.sources) < 3:
+        raise BadFootage(f"{len(findings.sources)} usable sources were found; train, val and test need one "
+                         "each", where=config.source,
+                         remedy="give a folder with at least three videos, folders of frames or sequences"
+                                " (a single video: cut it into three files)")
+    splits = split_sources([(row.category, row.sha256, row.partition) for row in findings.sources])
+    known = licences(folder)
+    root = config.source.rstrip("/") or config.source
+    rows = [Source(source=row.path or folder.stem, uri=f"{root}/{row.path}" if row.path else root,
+                   kind=row.kind, sha256=row.sha256, width=row.width, height=row.height,  # type: ignore[arg-type]
+                   frames=row.frames, fps=row.fps, category=config.category or row.category,
+                   licence=config.licence or known.get(row.path, "unknown"), split=split)
+            for row, split in zip(findings.sources, splits, strict=True)]
+    return Manifest(kind=findings.kind, layout=findings.layout, root=root, revision=config.revision,
+                    sources=rows, problems=findings.problems, notes=findings.notes)
+
+
+def licences(folder: Path) -> dict[str, str]:
+    """Licences by file, from the table with the columns "file" and "licence" in the folder's SOURCES.md."""
+    file = folder / "SOURCES.md"
+    if not folder.is_dir() or not file.is_file() or file.stat().st_size > 2**20:
+        return {}
+    found: dict[str, str] = {}
+    columns: list[str] = []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        lower = [cell.lower() for cell in cells]
+        if "file" in lower and ("licence" in lower or "license" in lower):
+            columns = ["licence" if cell == "license" else cell for cell in lower]
+        elif columns and len(cells) == len(columns):
+            row = dict(zip(columns, cells, strict=True))
+            found[row["file"]] = row["licence"]
+    return found
 
 
 def _builtin(config: CollectConfig) -> Manifest:

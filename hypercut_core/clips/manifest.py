@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hypercut_core.errors import BadFootage
-from hypercut_core.files import read_json, write_json
+from hypercut_core.files import file_sha256, read_json, write_json
 
 Kind = Literal["photo", "video", "frames", "paired"]
 SPLITS = ("train", "val", "test")
@@ -49,11 +52,32 @@ class Manifest:
     root: str
     revision: str
     sources: list[Source] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)  # files that could not be read
+    notes: list[Problem] = field(default_factory=list)  # what was left out on purpose, or looks odd
 
     def relative(self, source: Source) -> str:
-        """Path of a source below `root` ("" where the source is the root itself)."""
-        return source.uri[len(self.root):].lstrip("/") if source.uri.startswith(self.root) else source.uri
+        """Path of a source below `root` ("" where the source is the root itself).
+
+        Raises:
+            BadFootage: the URI is not below the root.
+        """
+        root = self.root.rstrip("/")
+        path = source.uri.removeprefix(root)
+        if not source.uri.startswith(root) or path[:1] not in ("", "/", ":") or ".." in path.split("/"):
+            raise BadFootage(f"the URI '{source.uri}' of source '{source.source}' is not below '{self.root}'",
+                             where="data/footage.json", remedy=_REMEDY)
+        return path.lstrip("/:")
+
+
+def files_sha256(files: Iterable[Path]) -> str:
+    """One file: the SHA-256 of its bytes. Several: of their names and bytes, in order."""
+    files = list(files)
+    if len(files) == 1:
+        return file_sha256(files[0])
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + bytes.fromhex(file_sha256(file)))
+    return digest.hexdigest()
 
 
 def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
@@ -75,11 +99,14 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     try:
         sources = [Source(**row) for row in document.pop("sources")]
         problems = [Problem(**row) for row in document.pop("problems", [])]
-        manifest = Manifest(**document, sources=sources, problems=problems)
+        notes = [Problem(**row) for row in document.pop("notes", [])]
+        manifest = Manifest(**document, sources=sources, problems=problems, notes=notes)
     except (TypeError, KeyError) as error:
-        raise BadFootage(f"the footage manifest is not in shape ({error})", where=path, remedy=_REMEDY) from error
+        raise BadFootage(f"the footage manifest is not in shape ({error})", where=path,
+                         remedy=_REMEDY) from error
     for row in manifest.sources:
         _check(row, path)
+        manifest.relative(row)
     if len({row.source for row in manifest.sources}) < len(manifest.sources):
         raise BadFootage("the footage manifest names a source twice", where=path, remedy=_REMEDY)
     return manifest
@@ -94,5 +121,3 @@ def _check(row: Source, path: str | os.PathLike[str]) -> None:
     if row.split not in SPLITS or row.kind not in get_args(Kind):
         raise BadFootage(f"source '{row.source}' has split '{row.split}' and kind '{row.kind}'", where=path,
                          remedy=_REMEDY)
-    if ".." in row.uri.split("/") and not row.uri.startswith(".."):
-        raise BadFootage(f"the URI of source '{row.source}' leaves its folder", where=path, remedy=_REMEDY)
