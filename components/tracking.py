@@ -92,11 +92,27 @@ def client(workspace: Path) -> MlflowClient:
     mlflow = _mlflow()
     uri = tracking_uri(workspace)
     with store_lock(workspace), explain(uri):
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+        with _same_environment("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+            registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(registry)
         made = mlflow.MlflowClient()
         made.search_experiments(max_results=1)  # creates the tables of a new store
     return made
+
+
+@contextlib.contextmanager
+def _same_environment(*names: str) -> Iterator[None]:
+    """MLflow writes its settings into the environment, where the next workspace would find them."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -135,7 +151,7 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
     made = client(workspace)
     given = os.environ.get("MLFLOW_RUN_ID")
     facts = clean(tags or {})
-    settings = clean(dict(_leaves(params or {}, "")))
+    settings = clean(params or {})
     with explain(tracking_uri(workspace)):
         if given:
             run_id = given
@@ -147,12 +163,42 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
             run_id = made.create_run(place, run_name=step, tags=labels).info.run_id
         prefix = f"{step}." if given else ""  # several steps may share a given run
         _log_params(made, run_id, {prefix + name: value for name, value in settings.items()})
-        with mlflow.start_run(run_id=run_id):  # ends it as FINISHED or FAILED
+        # on leaving, MLflow marks the run as FINISHED or FAILED
+        with _same_environment("MLFLOW_RUN_ID"), mlflow.start_run(run_id=run_id):
             yield StepRun(made, run_id)
 
 
-def model_file(model: str | os.PathLike[str], workspace: Path) -> Path:
+def record(metrics: Mapping[str, Path], workspace: Path, *, params: Mapping[str, Any],
+           tags: Mapping[str, Any], experiment: str = EXPERIMENT) -> None:
+    """Log finished steps, one child run a metrics file (step name to file); what is there already stays.
+
+    Raises:
+        StorageError: a file is no JSON; MissingExtra, RegistryError.
+    """
+    from hypercut_core.files import file_sha256, read_json
+
+    for step, path in metrics.items():
+        if not path.is_file():
+            continue
+        digest = file_sha256(path)
+        made = client(workspace)
+        with explain(tracking_uri(workspace)):
+            place = _experiment(made, experiment, workspace)
+            query = f"tags.`hypercut.step` = '{step}' and tags.`hypercut.metrics_sha256` = '{digest}'"
+            if made.search_runs([place], query, max_results=1):
+                continue
+        with run(step, workspace, params=params, tags={**tags, "hypercut.metrics_sha256": digest},
+                 experiment=experiment) as child:
+            child.metrics(read_json(path))
+            child.artifact(path)
+
+
+def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | None = None) -> Path:
     """The .safetensors file that `model` names: a path, or `models:/name@alias`, `models:/name/version`.
+
+    Args:
+        folder: where a model of a remote server is put; None: a new temporary folder. A model of the
+            workspace's own store is used where it lies.
 
     Raises:
         BadCheckpoint: no such file; RegistryError: no such registered model; MissingExtra.
@@ -168,28 +214,25 @@ def model_file(model: str | os.PathLike[str], workspace: Path) -> Path:
     uri = tracking_uri(workspace)
     with explain(uri):
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(text))
+            found = Path(mlflow.artifacts.download_artifacts(
+                f"{text}/artifacts/{MODEL_FILE}", dst_path=None if uri.startswith("sqlite:") else folder))
         except (mlflow.exceptions.MlflowException, OSError) as error:
             reason = str(error).splitlines()[0][:200]
             raise RegistryError(f"the model '{text}' cannot be fetched ({reason})", where=shown_uri(uri),
                                 remedy="run 'hypercut register-model' first, or give a model file") from error
-    found = sorted(folder.rglob(MODEL_FILE))
-    if not found:
-        raise RegistryError(f"'{text}' holds no {MODEL_FILE}: it is no Hypercut deblurrer",
-                            where=shown_uri(uri),
-                            remedy="give a model that 'hypercut register-model' registered")
-    return found[0]
+    return found
 
 
 def clean(values: Mapping[str, Any]) -> dict[str, str]:
-    """As text, without anything that looks like a secret."""
-    return {str(name): _URI_LOGIN.sub("", value if isinstance(value, str) else json.dumps(value, default=str))
-            for name, value in values.items() if not _SECRET.search(str(name)) and value is not None}
+    """Dotted names and text, without anything that looks like a secret."""
+    return {name: _URI_LOGIN.sub("", value if isinstance(value, str) else json.dumps(value, default=str))
+            for name, value in _leaves(values, "") if value is not None}
 
 
 def _mlflow() -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         with warnings.catch_warnings():

@@ -5,11 +5,15 @@ MLflow runs this file where only hypercut_core is shipped beside it: import noth
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+
+# MLflow would take type hints of `predict` for a second schema, and misses them when they are not there
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
 
 
 class Deblurrer(PythonModel):
@@ -20,7 +24,6 @@ class Deblurrer(PythonModel):
 
         self.model = load_deblurrer(context.artifacts["deblurrer"]).eval()
 
-    # without type hints: MLflow would take them for a schema
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         from hypercut_core.restore import restore
 

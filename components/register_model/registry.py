@@ -120,15 +120,14 @@ def open_registry(config: RegisterConfig, workspace: Path) -> Registry:
     return Registry(tracking.client(workspace), config.name, tracking.tracking_uri(workspace))
 
 
-def log_pyfunc(model: Path, frames: int, run_id: str, card: Path) -> tuple[str, str | None]:
-    """Log `model` with all that loading it takes: (source address, MLflow's model id)."""
+def log_pyfunc(model: Path, frames: int, card: Path) -> tuple[str, str | None]:
+    """Log `model` into the active run with all that loading it takes: (source address, MLflow's model id)."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    signature = ModelSignature(
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "photos")]),
-        Schema([TensorSpec(np.dtype(np.uint8), (-1, frames, -1, -1, 3), "frames")]))
+    signature = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+                               Schema([TensorSpec(np.dtype(np.uint8), (-1, frames, -1, -1, 3))]))
     with tempfile.TemporaryDirectory() as folder:
         code = Path(folder) / "hypercut_core"
         source = Path(hypercut_core.__file__).parent

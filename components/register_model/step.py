@@ -40,7 +40,8 @@ __all__ = ["RegisterConfig", "champion_file", "explain", "preview", "read_decisi
 
 def register_model(metrics: Path, model: Path, report: Path | None, config: RegisterConfig, out: Path, *,
                    workspace: Path | None = None, provenance: Mapping[str, Any] | None = None,
-                   registration: Path | None = None, card: Path | None = None) -> GateDecision:
+                   steps: Mapping[str, Path] | None = None, registration: Path | None = None,
+                   card: Path | None = None) -> GateDecision:
     """Register the default model of an evaluation and let the gate decide.
 
     Args:
@@ -50,6 +51,8 @@ def register_model(metrics: Path, model: Path, report: Path | None, config: Regi
         out: the decision and its reasons; the same for the same model, figures and champion.
         workspace: folder of the local store; None: the parent of `out`'s folder.
         provenance: such as seed and git revision, for the card and the run's tags.
+        steps: metrics files of the pipeline's other steps, each logged as a run of its own beside this one
+            (logging them here saves every step MLflow's slow import).
         registration: where to write version number and run id; None: reports/registration.json.
         card: where to write the model card; None: reports/model-card.md.
 
@@ -66,8 +69,12 @@ def register_model(metrics: Path, model: Path, report: Path | None, config: Regi
     text = model_card(model, figures, config, provenance or {})
     registry = open_registry(config, workspace)
     with tracking.explain(registry.uri):
-        version = registry.find(candidate["model_sha256"], candidate) or \
-            _upload(registry, metrics, model, report, text, candidate, config, workspace, provenance or {})
+        version = registry.find(candidate["model_sha256"], candidate)
+        if version is None:
+            facts = _facts(candidate, provenance or {})
+            tracking.record(steps or {}, workspace, experiment=config.experiment, **facts)
+            with tracking.run("register-model", workspace, experiment=config.experiment, **facts) as run:
+                version = _upload(registry, run, candidate, text, model, [metrics], report)
         with tracking.store_lock(workspace):
             decision = _decide_and_point(registry, version, figures, config)
     write_text(card or workspace / "reports/model-card.md", text)
@@ -109,23 +116,25 @@ def champion_file(config: RegisterConfig, workspace: Path) -> Path | None:
     return tracking.model_file(f"models:/{config.name}@{CHAMPION}", workspace)
 
 
-def _upload(registry: Registry, metrics: Path, model: Path, report: Path | None, card: str,
-            candidate: Mapping[str, Any], config: RegisterConfig, workspace: Path,
-            provenance: Mapping[str, Any]) -> Version:
-    """A run with the model, its card, figures and report, and a version of it with the alias `candidate`."""
+def _facts(candidate: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters and tags of all runs of this pipeline."""
     params = {name: value for name, value in provenance.items() if name != "git"}
-    tags = {"git": provenance.get("git"), "test_set": candidate["test_set"],
-            "model_sha256": candidate["model_sha256"]}
-    with tracking.run("register-model", workspace, params=params, tags=tags,
-                      experiment=config.experiment) as run, tempfile.TemporaryDirectory() as folder:
+    return {"params": params, "tags": {"git": provenance.get("git"), "test_set": candidate["test_set"],
+                                       "model_sha256": candidate["model_sha256"]}}
+
+
+def _upload(registry: Registry, run: tracking.StepRun, candidate: Mapping[str, Any], card: str, model: Path,
+            files: list[Path], report: Path | None) -> Version:
+    """Put the model, its card, figures and report into the run, and make a version of it."""
+    with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "model_card.md"
         card_file.write_text(card, encoding="utf-8")
         run.metrics({name: value for name, value in candidate.items() if isinstance(value, int | float)})
-        run.artifact(card_file)
-        run.artifact(metrics)
+        for file in [card_file, *files]:
+            run.artifact(file)
         if report is not None and report.is_file():
             run.artifact(report, "report")
-        source, model_id = log_pyfunc(model, int(candidate["frames"]), run.run_id, card_file)
+        source, model_id = log_pyfunc(model, int(candidate["frames"]), card_file)
         return registry.add(source, run.run_id, model_id, card, candidate)
 
 
@@ -154,7 +163,9 @@ def _settle(registry: Registry, version: Version, decision: GateDecision, beat: 
     winner = max(rivals, key=lambda one: (float(one.figures["ppsnr"]), -one.number), default=version)
     if winner.number == version.number:
         return decision
-    registry.point(CHAMPION, winner.number)
+    present = registry.version(CHAMPION)
+    if present is not None and present.number == version.number:  # else a third one was promoted meanwhile
+        registry.point(CHAMPION, winner.number)
     lost = Reason("rival", False, f"Version {winner.number} was promoted at the same time and is better.")
     decision = GateDecision(False, [*decision.reasons, lost])
     registry.record(version.number, decision, "")
