@@ -154,7 +154,7 @@ class _Run:
         decay = min(self.config.ema, (step + 1) / (step + 10))  # young averages forget the start sooner
         for name, parameter in self.module.named_parameters() if self.average else ():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
-        return float(value)
+        return float(value.detach())
 
     def save(self, step: int) -> None:
         tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
