@@ -63,17 +63,26 @@ def start(workspace: Path, metrics: Path, model: Path, out: str) -> subprocess.P
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=900)  # a loaded machine is slow, not stuck
-    assert process.returncode == 0, err
-    return out.strip().splitlines()[-1]
+def finish(*processes: subprocess.Popen[str]) -> list[str]:
+    """The last line that each printed; none is left running, whatever happens."""
+    said = []
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=900)  # a loaded machine is slow, not stuck
+            assert process.returncode == 0, err
+            said.append(out.strip().splitlines()[-1])
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return said
 
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace whose champion went through the whole step."""
     workspace = tmp_path_factory.mktemp("space")
-    assert finish(start(workspace, *challenger(workspace, 1, 27.0), "metrics/one.json")) == "promoted"
+    assert finish(start(workspace, *challenger(workspace, 1, 27.0), "metrics/one.json")) == ["promoted"]
     return workspace
 
 
@@ -177,9 +186,9 @@ def test_model_server_answers_a_photo_of_another_size(registered: Path, tmp_path
 def test_two_registrations_at_once_end_with_the_better_one_as_the_only_champion(tmp_path: Path) -> None:
     from components import tracking
 
-    runs = [start(tmp_path, *challenger(tmp_path, seed, ppsnr), f"metrics/{seed}.json")
-            for seed, ppsnr in ((1, 27.0), (2, 28.0))]
-    said = [finish(run) for run in runs]
+    ready = [(challenger(tmp_path, seed, ppsnr), f"metrics/{seed}.json")
+             for seed, ppsnr in ((1, 27.0), (2, 28.0))]
+    said = finish(*[start(tmp_path, *files, out) for files, out in ready])
     client = tracking.client(tmp_path)
     model = client.get_registered_model("hypercut-deblurrer")
     champion = client.get_model_version_by_alias("hypercut-deblurrer", "champion")
