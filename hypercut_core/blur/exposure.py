@@ -69,6 +69,18 @@ def from_linear(linear: Tensor, response: str = "srgb") -> Tensor:
     raise _unknown(response)
 
 
+def response_slope(encoded: Tensor, response: str = "srgb") -> Tensor:
+    """d to_linear / d encoded, floored at 0.03 so that dark pixels can still change. Any shape."""
+    if response == "none":
+        return torch.ones_like(encoded)
+    if response == "gamma2.2":
+        return (2.2 * encoded.clamp_min(1e-4) ** 1.2).clamp_min(0.03)
+    if response == "srgb":
+        curve = 2.4 / 1.055 * ((encoded.clamp_min(0.04045) + 0.055) / 1.055) ** 1.4
+        return torch.where(encoded <= 0.04045, 1 / 12.92, curve)
+    raise _unknown(response)
+
+
 def average(frames: Tensor, response: str = "srgb") -> Tensor:
     """Noise-free blurry image of sharp frames.
 

@@ -36,15 +36,18 @@ CHUNK = 16  # clips rendered at once; they share one background and one cut-out 
 class MovingPhotosConfig:
     """What the built-in clips look like."""
 
-    size: int = 64  # height and width of a clip, px
+    size: int = 48  # height and width of a clip, px
     motion_min: float = 3.0  # shortest path during the exposure, px
-    motion_max: float = 10.0  # longest path during the exposure, px
-    camera: float = 0.3  # share of clips in which only the camera moves
-    both: float = 0.2  # share of clips in which camera and cut-outs move; the rest: cut-outs only
-    curvature: float = 0.25  # greatest sideways bend of a path, as a share of its length
-    shake: float = 0.08  # greatest shake on top of camera motion, as a share of the path's length
-    roll: float = 2.0  # greatest camera roll during the exposure, degrees
-    tint: float = 0.15  # greatest change of gain per colour channel, as a share
+    motion_max: float = 8.0  # longest path during the exposure, px
+    camera: float = 0.75  # share of clips in which only the camera moves
+    both: float = 0.05  # share of clips in which camera and cut-outs move; the rest: cut-outs only
+    curvature: float = 0.15  # greatest sideways bend of a path, as a share of its length
+    shake: float = 0.05  # greatest shake on top of camera motion, as a share of the path's length
+    roll: float = 1.0  # greatest camera roll during the exposure, degrees
+    zoom_min: float = 0.9  # least photo pixels per clip pixel: below 1 the photo is magnified
+    zoom_max: float = 1.2  # most photo pixels per clip pixel; above about 1.2 there is aliasing
+    softness: float = 1.0  # how much more a background at rest is magnified: out of focus, as behind a subject
+    tint: float = 0.3  # greatest change of gain per colour channel, as a share
     subframes: int = 3  # instants that are averaged into each sharp frame
 
 
@@ -136,7 +139,8 @@ def _render_chunk(config: MovingPhotosConfig, kind: str, back: str, front: str, 
     roll = _uniform(draw, -config.roll, config.roll, CHUNK, 1) * math.pi / 180 * times
     if kind == "object":
         camera, camera_length, roll = still, torch.zeros(CHUNK), torch.zeros(CHUNK, instants)
-    background = _texture(back, config, camera, roll, draw, device, candidates=2)
+    background = _texture(back, config, camera, roll, draw, device, candidates=2,
+                          magnify=config.softness if kind == "object" else 1.0)
     picture, motion = background, camera_length
     if kind != "camera":
         moving, length = _paths(config, times, CHUNK, draw, 0.0)
@@ -156,15 +160,14 @@ def _pixel_grid(size: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def _texture(name: str, config: MovingPhotosConfig, path: Tensor, roll: Tensor, draw: torch.Generator,
-             device: str, candidates: int) -> Tensor:
+             device: str, candidates: int, magnify: float = 1.0) -> Tensor:
     """The photo seen through a window that moves against `path`: (CHUNK, instants, 3, S, S), linear light."""
     photo = load_photo_linear(name)
-    shrink = float(_uniform(draw, 1.0, 2.5, 1))
-    photo = F.interpolate(photo[None], scale_factor=1 / shrink, mode="bilinear", antialias=True)
+    photo = photo[None]
     height, width = photo.shape[-2:]
     centre = _lively_places(photo, config.size, draw, candidates)
     angle = _uniform(draw, 0, 2 * math.pi, CHUNK, 1) + roll
-    zoom = _uniform(draw, 0.85, 1.1, CHUNK, 1)
+    zoom = _uniform(draw, config.zoom_min, config.zoom_max, CHUNK, 1) / magnify
     cos, sin = (zoom * torch.cos(angle)).to(device), (zoom * torch.sin(angle)).to(device)
     x, y = _pixel_grid(config.size, device)
     move = path.to(device)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypercut_core.blur.exposure import Response, from_linear, to_linear
+from hypercut_core.blur.exposure import Response, from_linear, response_slope, to_linear
 from hypercut_core.deblurring.blocks import UNetTrunk
 from hypercut_core.errors import BadParameters
 
@@ -83,20 +83,21 @@ class EvenOddDeblurrer(nn.Module):
         nn.init.normal_(self.trunk.leave.weight, std=1e-3)  # start at "repeat the blurry image"
         nn.init.zeros_(self.trunk.leave.bias)
 
-    def parts(self, blurry: Tensor) -> Parts:
-        """The unprojected parts."""
+    def residuals(self, blurry: Tensor) -> Tensor:
+        """What each frame differs from the blurry image by, (B, T, 3, H, W): even and odd parts joined."""
         height, width = blurry.shape[-2:]
         m = self.trunk.multiple
         padded = F.pad(blurry, (0, -width % m, 0, -height % m), mode="replicate")
-        out = self.trunk(padded - 0.5)[..., :height, :width].float()
+        out = self.trunk(padded - 0.5)[..., :height, :width].float().unflatten(1, (self.frames, 3))
         half = self.frames // 2
-        out = out.unflatten(1, (self.frames, 3))
-        base = blurry[:, None]
-        return Parts(blurry + out[:, 0], base + out[:, 1:half + 1], out[:, half + 1:])
+        return join_parts(Parts(out[:, 0], out[:, 1:half + 1], out[:, half + 1:]))
 
     def forward(self, blurry: Tensor) -> Tensor:
-        frames = join_parts(self.parts(blurry))
-        if self.config.projection == 0:
-            return frames
-        with torch.autocast(frames.device.type, enabled=False):
-            return blur_projection(frames, blurry.float(), self.response, self.config.projection)
+        """Residuals are taken in linear light, scaled by the slope of the response curve at the blurry
+        image: the blur projection then is the removal of their mean, which costs nothing."""
+        residuals = self.residuals(blurry)
+        with torch.autocast(residuals.device.type, enabled=False):
+            blurry = blurry.float()
+            step = residuals - self.config.projection * residuals.mean(1, keepdim=True)
+            light = to_linear(blurry, self.response) + response_slope(blurry, self.response) * step.transpose(0, 1)
+            return from_linear(light, self.response).transpose(0, 1)

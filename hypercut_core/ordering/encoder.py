@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -59,7 +60,7 @@ class HyperplaneEncoder(nn.Module):
                                 where="encoder.model.features", remedy="set it to 128")
         channels = (32, 64, 128, 128, 128, 128)
         layers: list[nn.Module] = [nn.Conv2d(6, 32, 7, padding=3), nn.ReLU()]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
         layers += [ResidualBlock(128) for _ in range(6)]
         self.config = config

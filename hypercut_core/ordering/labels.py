@@ -32,7 +32,7 @@ class OrderTable:
 
     clip_ids: list[str]
     direction: np.ndarray  # int8 [n]: +1 keep, -1 reverse
-    score: np.ndarray  # float32 [n]: mean of u_k; negative: keep
+    score: np.ndarray  # float32 [n]: u_1, of the pair that is farthest apart; negative: keep
     margin: np.ndarray  # float32 [n]: |score|, the distance from the seam
     agree: np.ndarray  # bool [n]: do all pairs say the same
     directions8: np.ndarray  # int8 [n, 8]: direction of the clip under each dihedral code
@@ -73,20 +73,18 @@ def score_clips(encoder: nn.Module, store: ClipStore, indices: np.ndarray, label
 
 @torch.no_grad()
 def assign_orders(encoder: nn.Module, store: ClipStore, encoder_device: str = "cpu") -> OrderTable:
-    """Order of every clip of the store. Negative mean score: keep; else reverse."""
+    """Order of every clip of the store. The first pair (x_1, x_T) decides: u_1 <= 0 keeps, else reverses;
+    the other pairs say whether they agree."""
     encoder = encoder.to(encoder_device)
     scores, agree, directions = [], [], []
     with Progress("ordering clips", len(store)) as progress:
         for index in range(len(store)):
             sharp = clip_tensor(store.read(index)[1:]).to(encoder_device)
-            square = sharp.shape[-1] == sharp.shape[-2]
-            codes = range(DIHEDRAL) if square else range(4)
-            views = torch.stack([apply_dihedral(sharp, code) for code in codes])
-            u = pair_scores(encoder, views).cpu()
-            mean = u.mean(1)
-            turned = mean if square else torch.cat([mean, _transposed_mean(encoder, sharp)])
-            scores.append(float(mean[0]))
-            agree.append(bool(((u[0] > 0) == (u[0, 0] > 0)).all()))
+            u = pair_scores(encoder, sharp[None])[0].cpu()
+            turned = _views_scores(encoder, sharp[[0, -1]]).cpu()
+            turned[0] = u[0]
+            scores.append(float(u[0]))
+            agree.append(bool(((u > 0) == (u[0] > 0)).all()))
             directions.append(np.where(turned.numpy() <= 0, 1, -1))
             progress.advance()
     score = np.array(scores, np.float32)
@@ -95,9 +93,13 @@ def assign_orders(encoder: nn.Module, store: ClipStore, encoder_device: str = "c
                       np.array(agree, bool), eight)
 
 
-def _transposed_mean(encoder: nn.Module, sharp: Tensor) -> Tensor:
-    views = torch.stack([apply_dihedral(sharp, code) for code in range(4, DIHEDRAL)])
-    return pair_scores(encoder, views).cpu().mean(1)
+def _views_scores(encoder: nn.Module, ends: Tensor) -> Tensor:
+    """u_1 under the eight dihedral codes, (8,): `ends` are the first and last frame, (2, 3, H, W)."""
+    upright = torch.stack([apply_dihedral(ends, code) for code in range(4)])
+    turned = torch.stack([apply_dihedral(ends, code) for code in range(4, DIHEDRAL)])
+    if upright.shape == turned.shape:
+        return pair_scores(encoder, torch.cat([upright, turned]))[:, 0]
+    return torch.cat([pair_scores(encoder, upright)[:, 0], pair_scores(encoder, turned)[:, 0]])
 
 
 def write_orders(path: str | os.PathLike[str], table: OrderTable) -> None:

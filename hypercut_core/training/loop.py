@@ -47,7 +47,6 @@ class TrainingConfig:
     cache_mb: int = 1024  # decoded clips kept in memory, MiB
     device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
 
-
 class Batches(Protocol):
     def __call__(self, step: int) -> Batch: ...
 

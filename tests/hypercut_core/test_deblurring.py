@@ -153,7 +153,7 @@ def test_hypercut_pushes_predictions_to_the_negative_side() -> None:
 
 
 def test_unknown_objective_lists_the_known_ones() -> None:
-    with pytest.raises(BadParameters, match="'best'.*sequence_min"):
+    with pytest.raises(BadParameters, match=r"'best'.*sequence_min"):
         _loss("best", torch.rand(1, 3, 3, 8, 8), torch.rand(1, 3, 3, 8, 8))
 
 

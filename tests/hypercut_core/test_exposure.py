@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hypercut_core.blur.exposure import RESPONSES, ExposureConfig, average, blur_error, expose, from_linear, to_linear
+from hypercut_core.blur.exposure import (
+    RESPONSES,
+    ExposureConfig,
+    average,
+    blur_error,
+    expose,
+    from_linear,
+    to_linear,
+)
 from hypercut_core.errors import BadParameters
 
 

@@ -15,7 +15,7 @@ SMALL = MovingPhotosConfig(size=24, subframes=1)
 def test_splits_share_no_photo_and_no_scene() -> None:
     for one, other in combinations(PHOTOS.values(), 2):
         assert not set(one) & set(other)
-    assert sum("motorcycle" in name for name in PHOTOS["test"]) == 2  # one scene seen from two places
+    assert sum("motorcycle" in name for name in PHOTOS["train"]) == 2  # one scene seen from two places
     assert all(photo_path(name).is_file() for names in PHOTOS.values() for name in names)
 
 
