@@ -50,7 +50,7 @@ $(READY): requirements.lock pyproject.toml
 	fi; \
 	echo "Setting up $(VENV) with $$($$python --version): a few minutes, once."; \
 	$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || $$python -m venv --clear $(VENV); \
-	if $(BIN)/python -m pip install --quiet uv; then \
+	if $(BIN)/python -m pip install -qq uv; then \
 	  if [ -n "$$PIP_FIND_LINKS" ]; then export UV_FIND_LINKS="$$(echo $$PIP_FIND_LINKS | tr ' ' ',')"; fi; \
 	  index="$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)"; \
 	  index="$${PIP_INDEX_URL:-$$index}"; \

@@ -28,27 +28,41 @@ def demo(root: Path) -> None:
         StorageError: `root` is no checkout. DataRejected: no model may be champion.
         HypercutError: a stage failed; its own message is on stderr by then.
     """
-    from components.params import load
-
     if not (root / "dvc.yaml").is_file():
         raise StorageError("there is no dvc.yaml here", where=root.resolve(),
                            remedy="run this in the checkout, or 'hypercut run' in any folder")
     ws = Workspace(root)
-    parameters = load(root / "params.yaml")
     _prepare(root)
     _dvc(root, "repro")
-    model = _champion(ws, parameters)
-    if model is None:
-        # the registry is no output of the pipeline: it may have been deleted, or be another one now
-        _dvc(root, "repro", "--force", "--single-item", "register-model")
-        model = _champion(ws, parameters)
-    if model is None:
-        raise DataRejected("no model is champion: the gate refused this one",
-                           where=ws.metrics("register-model"),
-                           remedy="see 'hypercut gate --explain'; train longer, or change the group "
-                                  "'register'")
-    photo, restored = _restore(ws, parameters, model)
-    _summary(ws, parameters, photo, restored)
+    if not _seen(ws):
+        _restore(ws)
+        _stamp(ws).touch()
+    _summary(ws)
+
+
+def _photo(ws: Workspace) -> Path:
+    return ws.root / "out/demo/blurry.png"
+
+
+def _restored(ws: Workspace) -> Path:
+    return ws.root / "out/demo/restored.webp"
+
+
+def _stamp(ws: Workspace) -> Path:
+    return ws.root / "out/demo/.seen"
+
+
+def _seen(ws: Workspace) -> bool:
+    """Whether nothing has changed since the last demo. Spares the seconds that loading MLflow takes; a
+    registry elsewhere is always asked."""
+    from components.tracking import tracking_uri
+
+    uri = tracking_uri(ws.root)
+    registry = Path(uri.removeprefix("sqlite:///"))
+    parts = (registry, ws.metrics("register-model"), ws.root / "params.yaml", _photo(ws), _restored(ws))
+    if not uri.startswith("sqlite:///") or not all(path.is_file() for path in (*parts, _stamp(ws))):
+        return False
+    return _stamp(ws).stat().st_mtime >= max(path.stat().st_mtime for path in parts)
 
 
 def _prepare(root: Path) -> None:
@@ -70,23 +84,39 @@ def _dvc(root: Path, *words: str) -> None:
                             remedy="see the message of the failed step above; finished steps are kept")
 
 
-def _champion(ws: Workspace, p: Parameters) -> Path | None:
+def _champion(ws: Workspace, p: Parameters) -> Path:
+    """The champion's model file; a registry that does not know it is told again.
+
+    Raises:
+        DataRejected: the gate refused the model, and there is no other.
+    """
     from components.register_model.step import champion_file
 
-    return champion_file(p.register, ws.root)
+    model = champion_file(p.register, ws.root)
+    if model is None:
+        # the registry is no output of the pipeline: it may have been deleted, or be another one now
+        _dvc(ws.root, "repro", "--force", "--single-item", "register-model")
+        model = champion_file(p.register, ws.root)
+    if model is None:
+        raise DataRejected("no model is champion: the gate refused this one",
+                           where=ws.metrics("register-model"),
+                           remedy="see 'hypercut gate --explain'; train longer, or change the group "
+                                  "'register'")
+    return model
 
 
-def _restore(ws: Workspace, p: Parameters, model: Path) -> tuple[Path, Path]:
-    """A blurry photo of the test split and what the champion makes of it; done once for a model."""
+def _restore(ws: Workspace) -> None:
+    """Make a blurry photo of the test split, and let the champion restore it unless it has done so."""
+    from components.params import load
     from hypercut_core.restore import restore_command
 
-    photo, restored = ws.root / "out/demo/blurry.png", ws.root / "out/demo/restored.webp"
-    if not photo.is_file():
-        _blurry_photo(photo, p)
+    parameters = load(ws.root / "params.yaml")
+    model, photo, restored = _champion(ws, parameters), _photo(ws), _restored(ws)
+    if not photo.is_file() or photo.stat().st_mtime < (ws.root / "params.yaml").stat().st_mtime:
+        _blurry_photo(photo, parameters)
     newest = max(path.stat().st_mtime for path in (model, photo, ws.metrics("register-model")))
     if not restored.is_file() or restored.stat().st_mtime < newest:
         restore_command(photo, restored, model, bounce=True)
-    return photo, restored
 
 
 def _blurry_photo(out: Path, p: Parameters) -> None:
@@ -104,20 +134,24 @@ def _blurry_photo(out: Path, p: Parameters) -> None:
         Image.fromarray(clip.frames[0]).save(partial, format="PNG")
 
 
-def _summary(ws: Workspace, p: Parameters, photo: Path, restored: Path) -> None:
+def _summary(ws: Workspace) -> None:
     from hypercut_core.files import read_json
 
     figures = read_json(ws.metrics("evaluate"))
     registration = read_json(ws.root / "reports/registration.json")
     order, trivial = read_json(ws.metrics("train-encoder"))["test"], figures["trivial"]
-    print(f"\nBlind, on {figures['clips']} clips of unseen photos, mean pPSNR (frames 1 and {p.frames}):")
+    print(f"\nBlind, on {figures['clips']} clips of unseen photos, mean pPSNR (frames 1 and "
+          f"{figures['frames']} alone):")
     print(f"  {'repeat the blurry image':26} {trivial['ppsnr']:6.2f} dB ({trivial['ends']:.2f})")
     for name, model in figures["models"].items():
         mark = "  <- shipped" if name == figures["default"] else ""
         print(f"  {name:26} {model['ppsnr']:6.2f} dB ({model['ends']:.2f}), "
               f"{model['ppsnr'] - trivial['ppsnr']:+.2f} dB{mark}")
     print(f"Learned order: hit {order['hit']:.1%}, Con@3 {order['con3']:.1%}, Joint@3 {order['joint3']:.1%}")
-    print(f"Champion:       models:/{registration['name']}@champion (version {registration['version']}) "
-          f"in {registration['tracking_uri']}")
+    version = f"version {registration['version']}"
+    if not registration["champion"]:
+        version = f"an earlier one; {version} was refused, see 'hypercut gate --explain'"
+    print(f"Champion:       models:/{registration['name']}@champion ({version}) in "
+          f"{registration['tracking_uri']}")
     print(f"Report:         {(ws.report / 'report.html').resolve()}")
-    print(f"Restored photo: {restored.resolve()} (from {photo.resolve()})")
+    print(f"Restored photo: {_restored(ws).resolve()} (from {_photo(ws).resolve()})")
