@@ -37,16 +37,16 @@ class MovingPhotosConfig:
     """What the built-in clips look like."""
 
     size: int = 48  # height and width of a clip, px
-    motion_min: float = 3.0  # shortest path during the exposure, px
-    motion_max: float = 8.0  # longest path during the exposure, px
-    camera: float = 0.75  # share of clips in which only the camera moves
-    both: float = 0.05  # share of clips in which camera and cut-outs move; the rest: cut-outs only
-    curvature: float = 0.15  # greatest sideways bend of a path, as a share of its length
-    shake: float = 0.05  # greatest shake on top of camera motion, as a share of the path's length
-    roll: float = 1.0  # greatest camera roll during the exposure, degrees
-    zoom_min: float = 0.9  # least photo pixels per clip pixel: below 1 the photo is magnified
-    zoom_max: float = 1.2  # most photo pixels per clip pixel; above about 1.2 there is aliasing
-    softness: float = 1.0  # how much more a background at rest is magnified: out of focus, as behind a subject
+    motion_min: float = 4.0  # shortest path during the exposure, px
+    motion_max: float = 10.0  # longest path during the exposure, px
+    camera: float = 0.2  # share of clips in which only the camera moves
+    both: float = 0.1  # share of clips in which camera and cut-outs move; the rest: cut-outs only
+    curvature: float = 0.05  # greatest sideways bend of a path, as a share of its length
+    shake: float = 0.03  # greatest shake on top of camera motion, as a share of the path's length
+    roll: float = 0.5  # greatest camera roll during the exposure, degrees
+    zoom_min: float = 0.6  # least photo pixels per clip pixel: below 1 the photo is magnified
+    zoom_max: float = 1.0  # most photo pixels per clip pixel; above about 1.2 there is aliasing
+    softness: float = 5.0  # how much more a background at rest is magnified: out of focus, as behind a subject
     tint: float = 0.3  # greatest change of gain per colour channel, as a share
     subframes: int = 3  # instants that are averaged into each sharp frame
 
