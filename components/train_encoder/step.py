@@ -18,7 +18,7 @@ class TrainEncoderConfig:
     """The encoder and its training."""
 
     model: EncoderConfig = field(default_factory=EncoderConfig)
-    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=450, rate=2e-3))
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=800, rate=2e-3))
 
 
 def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,

@@ -29,8 +29,8 @@ class EncoderConfig:
     """The shape of a HyperCUT encoder."""
 
     kind: Literal["antisymmetric", "hyperplane"] = "antisymmetric"  # hyperplane: the paper's structure
-    width: int = 24  # channels of the first convolution (antisymmetric only; hyperplane has its own)
-    blocks: int = 3  # residual blocks (antisymmetric only)
+    width: int = 16  # channels of the first convolution (antisymmetric only; hyperplane has its own)
+    blocks: int = 2  # residual blocks (antisymmetric only)
     features: int = 128  # dimension of the space that the hyperplane cuts
 
 
@@ -92,7 +92,14 @@ class AntisymmetricEncoder(nn.Module):
         self.register_buffer("normal", torch.randn(config.features))
 
     def features(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.body(torch.cat([first, second], 1) * 2 - 1).float().mean((2, 3))
+        """f(a, b) on mean and difference of the pair, each brought to unit size: the frames k and T+1-k
+        differ the less the nearer they are in time, and their order must not depend on that."""
+        difference = first - second
+        difference = difference / (_size(difference) + 0.004)
+        mean = (first + second) / 2
+        mean = mean - mean.mean((2, 3), keepdim=True)
+        mean = mean / (_size(mean) + 0.02)
+        return self.body(torch.cat([mean, difference], 1)).float().mean((2, 3))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Scores (B,) of pairs of frames (B, 3, H, W) in [0, 1].
@@ -102,6 +109,11 @@ class AntisymmetricEncoder(nn.Module):
         """
         difference = self.features(first, second) - self.features(second, first)
         return (difference * self.normal).sum(1) / 2
+
+
+def _size(x: Tensor) -> Tensor:
+    """Root mean square of each picture, (B, C, H, W) -> (B, 1, 1, 1)."""
+    return x.square().mean((1, 2, 3), keepdim=True).clamp_min(1e-12).sqrt()
 
 
 Encoder = HyperplaneEncoder | AntisymmetricEncoder
