@@ -196,16 +196,14 @@ def main() -> None:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy of it
     try:
         code = app(standalone_mode=False)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
+        print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
         code = 130
     except usage_error as error:
         error.show()  # type: ignore[attr-defined]
         code = 2
     except HypercutError as error:
         code = _fail(str(error))
-    except KeyboardInterrupt:
-        print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
-        code = 130
     except OSError as error:
         explanation = explained_os_error(error)
         if explanation is None:
