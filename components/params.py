@@ -185,7 +185,7 @@ def _override(item: str) -> dict[str, Any]:
         if part not in known:
             raise _unknown(name, ".".join(name.split(".")[:place]), part, known, where)
         hint = known[part]
-    value = text if hint is str else load_text(text, where)
+    value: Any = text if hint is str else load_text(text, where)
     for part in reversed(name.split(".")):
         value = {part: value}
     return value

@@ -31,7 +31,7 @@ DEEPEST = 16  # levels of nesting
 class _Loader(yaml.SafeLoader):
     """Safe YAML 1.2 scalars; a repeated key is an error and not the last one's victory."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers: typing.ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -57,7 +57,7 @@ for _tag, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 # "012" is twelve in YAML 1.2, not octal; sexagesimals and dates stay words.
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))  # type: ignore[arg-type]
 
 
 def load_text(text: str, where: str | Path) -> Any:
@@ -70,7 +70,8 @@ def load_text(text: str, where: str | Path) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
-                raise BadParameters(f"line {event.start_mark.line + 1} uses an alias (*name)", where=where,
+                line = event.start_mark.line + 1 if event.start_mark else "?"
+                raise BadParameters(f"line {line} uses an alias (*name)", where=where,
                                     remedy="write the value out: parameter files take no anchors or aliases")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
@@ -161,9 +162,13 @@ def unknown(name: str, known: list[str], where: str | Path) -> BadParameters:
     return BadParameters(f"unknown parameter '{name}'", where=where, remedy=remedy)
 
 
-@functools.cache
 def hints_of(kind: Any) -> dict[str, Any]:
     """Field name → type of a dataclass; `Annotated` bounds are kept."""
+    return _hints_of(kind)
+
+
+@functools.cache
+def _hints_of(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind) if field.init}
 

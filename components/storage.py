@@ -206,7 +206,7 @@ def _client() -> Any:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") \
         or os.environ.get("MLFLOW_S3_ENDPOINT_URL")
     config = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
-    return boto3.client("s3", endpoint_url=endpoint or None, config=config)
+    return boto3.session.Session().client("s3", endpoint_url=endpoint or None, config=config)
 
 
 @contextlib.contextmanager

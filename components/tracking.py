@@ -63,18 +63,29 @@ def shown_uri(uri: str) -> str:
     return _URI_LOGIN.sub("", uri)
 
 
+def store_missing(workspace: Path) -> bool:
+    """Whether the store is a local file that is not there yet, so that reading it would only create it."""
+    store = _store_file(workspace)
+    return store is not None and not store.exists()
+
+
+def _store_file(workspace: Path) -> Path | None:
+    uri = tracking_uri(workspace)
+    return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+
+
 @contextlib.contextmanager
 def store_lock(workspace: Path) -> Iterator[None]:
     """One process at a time on a local SQLite store; a server looks after itself."""
-    uri = tracking_uri(workspace)
-    if not uri.startswith("sqlite:///"):
+    store = _store_file(workspace)
+    if store is None:
         yield
         return
     import fcntl
 
     from hypercut_core.files import explain_os_errors
 
-    path = Path(uri.removeprefix("sqlite:///").split("?")[0] + ".lock")
+    path = store.with_name(store.name + ".lock")
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("a")
@@ -209,9 +220,12 @@ def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | No
             raise BadCheckpoint("there is no such model file", where=text,
                                 remedy="give a .safetensors file or models:/name@alias")
         return Path(text)
+    uri = tracking_uri(workspace)
+    if store_missing(workspace):
+        raise RegistryError(f"there is no model store here, so '{text}' cannot be fetched", where=shown_uri(uri),
+                            remedy="run 'hypercut register-model' first, name its --workspace, or give a file")
     mlflow = _mlflow()
     client(workspace)
-    uri = tracking_uri(workspace)
     with explain(uri):
         try:
             found = Path(mlflow.artifacts.download_artifacts(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -23,7 +23,7 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, every: float = 10.0):
         self.label, self.total, self.every = label, total, every
         self.done = 0
-        self._bar = None
+        self._bar: Any = None
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -59,7 +59,7 @@ class Progress:
 
 def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:
     """Yield from `items`, showing progress."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(label, total) as progress:
         for item in items:

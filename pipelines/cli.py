@@ -193,14 +193,14 @@ def doctor(workspace: WorkspaceOption = HERE) -> None:
 
 def main() -> None:
     """Entry point: errors that a user can mend are one paragraph on stderr, exit code 2."""
-    usage_error = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy of it
+    usage_error: Any = typer.BadParameter.__mro__[2]  # ClickException, of click or of typer's own copy of it
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
         code = 130
     except usage_error as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         code = 2
     except HypercutError as error:
         code = _fail(str(error))

@@ -69,7 +69,7 @@ def train_deblurrer(ws: Workspace, p: Parameters, objective: str | None = None) 
 def evaluate(ws: Workspace, p: Parameters) -> None:
     from components.evaluate.step import evaluate as step
 
-    models = {name: ws.deblurrer(name) for name in p.objectives}
+    models: dict[str, Path] = {name: ws.deblurrer(name) for name in p.objectives}
     step(ws.clips, models, ws.orders, ws.report, ws.metrics("evaluate"), p.evaluate,
          default=p.deblurrer.objective, encoder_metrics=ws.metrics("train-encoder"),
          champion=_other_champion(ws, p, list(models.values())), provenance=provenance(ws, p))

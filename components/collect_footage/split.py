@@ -22,11 +22,9 @@ def split_sources(sources: Sequence[tuple[str, str, str]]) -> list[str]:
         splits = _by_category(sources)
     for number, split in enumerate(splits):
         splits[number] = split or "train"
-    for missing, share in (("test", TEST_SHARE), ("val", VAL_SHARE)):
+    for missing, share in (("test", TEST_SHARE), ("val", VAL_SHARE), ("train", 1 - TEST_SHARE - VAL_SHARE)):
         if missing not in splits and len(splits) >= 3:
             _move(sources, splits, missing, share)
-    if "train" not in splits and splits:
-        splits[splits.index("test")] = "train"
     return splits
 
 
@@ -44,10 +42,10 @@ def _by_category(sources: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def _move(sources: Sequence[tuple[str, str, str]], splits: list[str], missing: str, share: float) -> None:
-    """Fill an empty split from the training sources, or from the other where there are more."""
+    """Fill an empty split from the largest; that keeps one at least."""
     giver = max(("train", "test", "val"), key=splits.count)
     members = _by_contents(sources, [n for n, split in enumerate(splits) if split == giver])
-    for number in members[:max(1, round(share * len(members)))]:
+    for number in members[:max(1, min(len(members) - 1, round(share * len(members))))]:
         splits[number] = missing
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
@@ -128,7 +129,8 @@ def log_pyfunc(model: Path, frames: int, card: Path) -> tuple[str, str | None]:
 
     signature = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
                                Schema([TensorSpec(np.dtype(np.uint8), (-1, frames, -1, -1, 3))]))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*type hint", category=UserWarning)  # the signature is given
         code = Path(folder) / "hypercut_core"
         source = Path(hypercut_core.__file__).parent
         shutil.copytree(source, code, ignore=shutil.ignore_patterns("__pycache__"))

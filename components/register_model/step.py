@@ -106,8 +106,7 @@ def champion_file(config: RegisterConfig, workspace: Path) -> Path | None:
 
     None if there is no champion; a workspace without a store is left without one.
     """
-    uri = tracking.tracking_uri(workspace)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").split("?")[0]).exists():
+    if tracking.store_missing(workspace):
         return None
     registry = open_registry(config, workspace)
     with tracking.explain(registry.uri):

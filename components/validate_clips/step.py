@@ -165,9 +165,9 @@ def _rules(config: ValidateClipsConfig, frames: int, response: str) -> list[Any]
     fit = "correct or leave out these clips, or lower validate_clips.blur_psnr_min"
     if response:
         fit = f"the response curve '{response}' fits the blur better: set blur.exposure.response to it"
-    for noisy, least in ((False, config.blur_psnr_min), (True, config.blur_psnr_min_noisy)):
-        rule(between, f"a blurry image is the mean of its frames within {least:g} dB"
-             + (" (clips with recorded noise)" if noisy else ""), fit, column="blur_psnr", min_value=least,
+    for noisy, bound in ((False, config.blur_psnr_min), (True, config.blur_psnr_min_noisy)):
+        rule(between, f"a blurry image is the mean of its frames within {bound:g} dB"
+             + (" (clips with recorded noise)" if noisy else ""), fit, column="blur_psnr", min_value=bound,
              where=f"held == True and noisy == {noisy}")
     rule(between, "a camera's own blur is the mean of its frames", fit, enforced=False, column="blur_psnr",
          min_value=config.blur_psnr_min, where='blur == "captured"')

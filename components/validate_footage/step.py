@@ -102,7 +102,7 @@ def _rules(config: ValidateFootageConfig) -> list[Any]:
     between, one_of, filled = (gxe.ExpectColumnValuesToBeBetween, gxe.ExpectColumnValuesToBeInSet,
                                gxe.ExpectColumnValuesToNotBeNull)
     again, copies = "run 'hypercut collect-footage' again", "remove the copies, then collect again"
-    moving = {"row_condition": 'kind.isin(["video", "frames"])', "condition_parser": "pandas"}
+    moving: dict[str, Any] = {"row_condition": 'kind.isin(["video", "frames"])', "condition_parser": "pandas"}
     rule(gxe.ExpectTableRowCountToBeBetween, f"there are at least {config.sources_min} sources",
          "add footage, or lower validate_footage.sources_min", min_value=config.sources_min)
     for name in ("source", "uri", "kind", "sha256", "category", "split"):

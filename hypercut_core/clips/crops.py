@@ -40,7 +40,7 @@ def choose_crops(lengths: np.ndarray, size: tuple[int, int], crop: int, most: in
         Squares with the length of the path in them, px over the exposure; or none and the reason: "still"
         (too little moves anywhere) or "too_fast" (wherever enough moves, something moves too fast).
     """
-    fast = (lengths > max_motion).any(0)
+    fast: np.ndarray = np.any(lengths > max_motion, axis=0)
     path = np.minimum(lengths, 2 * max_motion).sum(0)
     moving = path >= min_motion * len(lengths)
     blocks = ((crop - BLOCK) // STEP + 1,) * 2 if crop else fast.shape
@@ -49,7 +49,7 @@ def choose_crops(lengths: np.ndarray, size: tuple[int, int], crop: int, most: in
     if not good.any():
         return [], "too_fast" if lively.any() else "still"
     score = np.where(good, _box_mean(path, blocks), -1.0)
-    chosen = []
+    chosen: list[tuple[Crop, float]] = []
     while len(chosen) < most and score.max() >= 0:
         row, column = np.unravel_index(int(score.argmax()), score.shape)
         inside = path[row:row + blocks[0], column:column + blocks[1]]

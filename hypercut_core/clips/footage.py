@@ -20,12 +20,12 @@ import numpy as np
 
 from hypercut_core.clips.crops import Crop, choose_crops
 from hypercut_core.clips.frame_folder import probe_frames, read_frames
-from hypercut_core.clips.motion import BLOCK, FrameMotion, GreyFrame, frame_motion, grey_frame
+from hypercut_core.clips.motion import BLOCK, STEP, FrameMotion, GreyFrame, frame_motion, grey_frame
 from hypercut_core.clips.video import SUFFIXES, Damage, Frame, Probe, probe_video, read_video
 from hypercut_core.errors import BadFootage, BadParameters
 
-REPEATED_LEVELS = 0.3  # two frames that differ less, in grey levels, may be one frame repeated
-REPEATED_SHARE = 0.15  # ... if they also differ by less than this share of what their neighbours do
+REPEATED_LEVELS = 0.5  # where frames usually differ by more than so many grey levels,
+REPEATED_SHARE = 0.15  # two that differ by less than this share of it are one frame shown twice
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class WindowConfig:
     """Which windows of real footage become clips. Motion is measured at the working height."""
 
     height: int = 256  # frames are scaled down to this height, px; 0 keeps their own
-    crop: int = 96  # clips are squares of this size, cut where most moves, px; 0 keeps whole frames
+    crop: int = 96  # clips are squares of this size, cut where most moves, px, multiple of 8; 0: whole
     crops: int = 4  # most clips out of one window
     stride: int = 3  # frames from the start of one window to that of the next; 0: as many as a window has
     max_motion: float = 5.0  # more motion between two frames shows ghosts, px a frame
@@ -136,9 +136,9 @@ def _check(config: WindowConfig, frames: int) -> None:
     if not 0 <= config.min_motion < config.max_motion:
         raise BadParameters(f"min_motion {config.min_motion} and max_motion {config.max_motion} do not fit",
                             where="blur.windows", remedy="set 0 <= min_motion < max_motion")
-    if config.crop and not config.crop >= 2 * BLOCK:
+    if config.crop and (config.crop < 2 * BLOCK or config.crop % STEP):
         raise BadParameters(f"crop is {config.crop}", where="blur.windows.crop",
-                            remedy=f"set 0 (whole frames) or at least {2 * BLOCK}")
+                            remedy=f"set 0 (whole frames) or a multiple of {STEP} from {2 * BLOCK} upwards")
     if min(config.height, config.stride, config.crops - 1) < 0:
         raise BadParameters("height or stride is below 0, or crops below 1", where="blur.windows",
                             remedy="set numbers from 0 upwards")
@@ -184,4 +184,5 @@ def _judge(buffer: list[tuple[Frame, FrameMotion | None]], config: WindowConfig,
 def _repeats(motions: list[FrameMotion]) -> bool:
     """Whether a frame is shown twice amid motion (in a still shot all frames are alike)."""
     changes = np.array([motion.change for motion in motions])
-    return bool(changes.min() < REPEATED_LEVELS and changes.min() < REPEATED_SHARE * np.median(changes))
+    usual = float(np.median(changes))
+    return usual > REPEATED_LEVELS and bool(changes.min() < REPEATED_SHARE * usual)

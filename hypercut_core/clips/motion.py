@@ -4,8 +4,8 @@ For every block of `BLOCK` pixels the shift (dy, dx) is sought that minimises
 
     mean |after(y + dy, x + dx) - before(y, x)| + SMOOTH * |(dy, dx)|
 
-over a grid of whole shifts at half the working size, then refined below a pixel by a parabola. The small
-second term leaves flat blocks, where nothing can be seen to move, at rest.
+over a grid of whole shifts at half the working size, then refined below a pixel. Blocks without contrast,
+where nothing can be seen to move, count as at rest; blocks without a match count as infinitely fast.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ import torch.nn.functional as F
 BLOCK = 16  # side of the square that is matched, px at the working size
 STEP = 8  # distance between block centres, px at the working size
 SMOOTH = 0.25  # cost of a shift, grey levels per px at half size
+CLEAR_LEVELS = 1.0  # a shift counts if it matches better than staying at rest by so many grey levels
 LOST_LEVELS = 8.0  # a block is lost when its best match differs by more than this many grey levels
+FLAT_LEVELS = 3.0  # a block with less contrast, grey levels, shows no motion: it counts as at rest
 LOST_SHARE = 0.5  # and by more than this share of its contrast
 THUMB = (36, 64)  # rows and columns of the picture in which cuts are sought
 CUT_CORRELATION = 0.4  # frames whose thumbnails correlate less than this belong to two shots
 CUT_LEVELS = 8.0  # ... if the thumbnails also differ by this many grey levels on average
-CUT_LOST = 0.6  # share of textured blocks without a match that makes a cut
-SAME_LEVELS = 0.3  # two frames whose half-size pictures differ less on average are one frame, repeated
+CUT_LOST = 0.6  # ... or, if they correlate less than twice as much, when so many textured blocks are lost
+MATCHED_SHARE = 0.35  # a block is matched when it differs by less than this share of its contrast
+CUT_MATCHED = 0.5  # where more textured blocks than this are matched, the picture only moved
+SAME_LEVELS = 0.03  # pictures that differ less, on average, are one picture: nothing moves
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def frame_motion(before: GreyFrame, after: GreyFrame, reach: float = 8.0) -> Fra
     """
     change = float(np.abs(after.half - before.half).mean())
     radius = max(2, math.ceil(reach / 2) + 1)
-    if change < SAME_LEVELS / 10:  # bit-identical but for noise: nothing to match
+    if change < SAME_LEVELS:
         rows, columns = _grid(before.half.shape)
         return FrameMotion(np.zeros((rows, columns), np.float32), change, False)
     shift, residual, contrast = _match(before.half, after.half, radius)
@@ -79,8 +83,9 @@ def frame_motion(before: GreyFrame, after: GreyFrame, reach: float = 8.0) -> Fra
     length = 2 * np.hypot(smooth[0], smooth[1])
     lost = (residual > LOST_LEVELS) & (residual > LOST_SHARE * contrast)
     at_edge = np.abs(shift).max(0) > radius - 0.5
-    length[lost | at_edge] = np.inf
-    return FrameMotion(length, change, _is_cut(before, after, lost, contrast))
+    length[contrast < FLAT_LEVELS] = 0
+    length[lost | (at_edge & (contrast >= FLAT_LEVELS))] = np.inf
+    return FrameMotion(length, change, _is_cut(before, after, lost, residual, contrast))
 
 
 def path_length(frames: np.ndarray, height: int = 256) -> float:
@@ -120,7 +125,11 @@ def _match(before: np.ndarray, after: np.ndarray, radius: int) -> tuple[np.ndarr
     cost = torch.stack(costs)  # side (dy), side (dx), rows, columns
     axis = torch.arange(-radius, radius + 1, dtype=torch.float32)
     far = torch.hypot(axis[:, None], axis[None, :])
-    best = (cost + SMOOTH * far[..., None, None]).flatten(0, 1).argmin(0)
+    flat_cost = cost.flatten(0, 1)
+    best = (flat_cost + SMOOTH * far.flatten()[:, None, None]).argmin(0)
+    rest = side * radius + radius  # compression noise and changing light make false matches on dull ground
+    gain = flat_cost[rest] - flat_cost.gather(0, best[None])[0]
+    best = torch.where(gain > CLEAR_LEVELS, best, rest)
     rows, columns = best.shape
     y, x = best // side, best % side
     at_y, at_x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -147,17 +156,21 @@ def _vertex(left: torch.Tensor, centre: torch.Tensor, right: torch.Tensor) -> to
     """Where, within half a step, an absolute-difference cost has its minimum (two lines of equal slope)."""
     steep = torch.maximum(left, right) - centre
     place = 0.5 * (left - right) / steep.clamp_min(1e-6)
-    return torch.where(steep > 0.5, place, torch.zeros_like(place)).clamp(-0.5, 0.5)
+    return torch.where(steep > CLEAR_LEVELS, place, torch.zeros_like(place)).clamp(-0.5, 0.5)
 
 
-def _is_cut(before: GreyFrame, after: GreyFrame, lost: np.ndarray, contrast: np.ndarray) -> bool:
+def _is_cut(before: GreyFrame, after: GreyFrame, lost: np.ndarray, residual: np.ndarray,
+            contrast: np.ndarray) -> bool:
+    """Whether two shots meet here. A pan beyond the reach of the search looks like a cut, and is as unusable."""
     first, second = before.thumb - before.thumb.mean(), after.thumb - after.thumb.mean()
     levels = float(np.abs(after.thumb - before.thumb).mean())
     if levels <= CUT_LEVELS:
         return False
     scale = float(np.sqrt((first**2).sum() * (second**2).sum()))
     alike = float((first * second).sum()) / scale if scale > 1e-6 else 0.0
-    if alike < CUT_CORRELATION:
-        return True
     textured = contrast > LOST_LEVELS
-    return bool(textured.any()) and float(lost[textured].mean()) > CUT_LOST and alike < 0.8
+    if not textured.any():
+        return alike < CUT_CORRELATION
+    if alike < CUT_CORRELATION:
+        return float((residual < MATCHED_SHARE * contrast)[textured].mean()) < CUT_MATCHED
+    return alike < 2 * CUT_CORRELATION and float(lost[textured].mean()) > CUT_LOST

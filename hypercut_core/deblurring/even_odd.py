@@ -81,7 +81,7 @@ class EvenOddDeblurrer(nn.Module):
         self.config, self.frames, self.response = config, frames, config.response
         self.trunk = UNetTrunk(3, 3 * frames, config.width, config.blocks, config.unshuffle, config.block)
         nn.init.normal_(self.trunk.leave.weight, std=1e-3)  # start at "repeat the blurry image"
-        nn.init.zeros_(self.trunk.leave.bias)
+        nn.init.constant_(self.trunk.leave.bias, 0.0)  # type: ignore[arg-type]
 
     def residuals(self, blurry: Tensor) -> Tensor:
         """What each frame differs from the blurry image by, (B, T, 3, H, W): even and odd parts joined."""

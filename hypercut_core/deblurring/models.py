@@ -41,7 +41,7 @@ def load_deblurrer(path: str | os.PathLike[str]) -> EvenOddDeblurrer:
         raise BadCheckpoint(f"the description of the model cannot be used ({error})", where=path,
                             remedy="train the model again with this version") from error
     load_weights(path, model, tensors)
-    model.card = info.get("card", {})  # type: ignore[assignment]
+    model.card = info.get("card", {})
     return model.eval()
 
 

@@ -104,6 +104,13 @@ def test_model_by_path_and_by_alias(workspace: Path) -> None:
             tracking.model_file(uri, workspace)
 
 
+def test_looking_for_a_model_creates_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone(monkeypatch)
+    with pytest.raises(RegistryError, match="no model store"):
+        tracking.model_file("models:/hypercut-deblurrer@champion", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_that_does_not_answer_is_one_clear_error(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone(monkeypatch)
