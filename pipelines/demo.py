@@ -33,6 +33,7 @@ def demo(root: Path) -> None:
                            remedy="run this in the checkout, or 'hypercut run' in any folder")
     ws = Workspace(root)
     _prepare(root)
+    _train_side_by_side(root)
     _dvc(root, "repro")
     if not _seen(ws):
         _restore(ws)
@@ -82,6 +83,29 @@ def _dvc(root: Path, *words: str) -> None:
     if done.returncode:
         raise HypercutError(f"'dvc {' '.join(words)}' failed", where=root.resolve(),
                             remedy="see the message of the failed step above; finished steps are kept")
+
+
+def _train_side_by_side(root: Path) -> None:
+    """Bring the objectives' trainings up to date, as many at once as there are cores: each uses one thread.
+
+    DVC runs stages one after the other; several `dvc repro` of different stages may run at once, its locks
+    see to that. What fails here fails again, with its message, in the run of the whole that follows.
+    """
+    from components.params import load
+
+    stages = [f"train-deblurrer@{name}" for name in load(root / "params.yaml").objectives]
+    status = subprocess.run([sys.executable, "-m", "dvc", "status", "--quiet", *stages], cwd=root, check=False,
+                            capture_output=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if status.returncode == 0 or len(stages) < 2 or cores < 2:
+        return
+    _dvc(root, "repro", "assign-order", "validate-clips")
+    waiting, running = list(reversed(stages)), []
+    while waiting or running:
+        while waiting and len(running) < cores:
+            running.append(subprocess.Popen([sys.executable, "-m", "dvc", "repro", "--single-item",
+                                             waiting.pop()], cwd=root))
+        running.pop(0).wait()
 
 
 def _champion(ws: Workspace, p: Parameters) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.files import write_json
@@ -20,11 +21,14 @@ class OrderConfig:
     """How clips are ordered."""
 
     device: str = "cpu"  # the table is the same to the last bit on one kind of device only
+    threads: int = 1  # CPU threads; one clip at a time gains nothing from more; 0: all
 
 
 def assign_order(store: Path, encoder: Path, config: OrderConfig, out: Path, metrics: Path) -> dict[str, Any]:
     """Write the order table to `out` and its figures to `metrics`."""
     clips = ClipStore(store)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     table = assign_orders(load_encoder(encoder), clips, str(pick_device(config.device)))
     write_orders(out, table)
     quantiles = np.quantile(table.margin, (0.05, 0.5, 0.95)) if len(clips) else np.zeros(3)

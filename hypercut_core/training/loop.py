@@ -46,6 +46,7 @@ class TrainingConfig:
     checkpoint_seconds: float = 20.0  # time between checkpoints, s
     cache_mb: int = 1024  # decoded clips kept in memory, MiB
     device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
+    threads: int = 1  # CPU threads; small models gain nothing from more, and figures depend on it; 0: all
 
 class Batches(Protocol):
     def __call__(self, step: int) -> Batch: ...
@@ -94,6 +95,8 @@ def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfi
         TrainingCollapsed: the loss is not finite, or `check` says so.
     """
     device = pick_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     module.to(device)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
