@@ -197,7 +197,6 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
-        print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
         code = 130
     except usage_error as error:
         error.show()
@@ -211,6 +210,8 @@ def main() -> None:
         code = _fail(explanation)
     except MemoryError:
         code = _fail("the memory is full. To mend it: close other programs, or use smaller batches or tiles.")
+    if code == 130:  # typer turns the signal into this code itself
+        print("hypercut: interrupted; run the same command again to go on", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 
 

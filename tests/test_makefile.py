@@ -74,5 +74,5 @@ def test_a_finished_set_up_is_not_done_again(checkout: Path) -> None:
 
 def test_the_lock_names_no_host() -> None:
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    for word in ("http", "file:", "--find-links", "--index", "+cpu", "@"):
+    for word in ("://", "file:", "--find-links", "--index", "+cpu", "@"):
         assert word not in lock

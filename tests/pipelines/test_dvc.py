@@ -100,7 +100,7 @@ def test_metrics_are_small_files_for_git() -> None:
 
 def test_plots_show_every_objective_that_is_shipped() -> None:
     shown = next(iter(PIPELINE["plots"][0]["recovered"]["y"].values()))
-    assert shown == ["repeat the blurry image", *load_file(ROOT / "params.yaml")["objectives"]]
+    assert shown == ["repeat_blurry", *load_file(ROOT / "params.yaml")["objectives"]]
 
 
 def test_analytics_are_off() -> None:
