@@ -26,13 +26,13 @@ SIZE, SHOWN, ROWS, LABEL = 128, 192, 3, 18
 def chosen() -> list[RenderedClip]:
     """One clip of each of three test photos: the one that moves most of its first sixteen."""
     p = load(Path("params.yaml"))
-    photos = dataclasses.replace(p.blur.photos, size=SIZE)
+    photos = dataclasses.replace(p.blur.photos, size=SIZE, camera=1.0, both=0.0)
     by_source: dict[str, RenderedClip] = {}
     for clip in render_clips(photos, "test", 64, 7, p.frames, exposure=p.blur.exposure):
         best = by_source.get(clip.source)
         if best is None or clip.motion > best.motion:
             by_source[clip.source] = clip
-    return [by_source[name] for name in sorted(by_source)][:ROWS]
+    return [by_source[name] for name in sorted(by_source)][-ROWS:]
 
 
 def nearer(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def load_photo(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np
         image.load()
         profile = image.info.get("icc_profile")
         pixels = _to_rgb(_turned(_to_8_bit(image, file)), profile)
-    return np.ascontiguousarray(np.asarray(pixels))
+    return np.array(pixels)  # a copy that may be written to, as torch asks for
 
 
 def _check_file(file: Path) -> None:
