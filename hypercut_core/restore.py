@@ -101,7 +101,7 @@ def _predict(model: nn.Module, photo: np.ndarray) -> np.ndarray:
     parameter = next(model.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     with torch.inference_mode():
-        blurry = torch.from_numpy(np.ascontiguousarray(photo)).to(device).permute(2, 0, 1)[None].float() / 255
+        blurry = torch.from_numpy(np.array(photo, order="C")).to(device).permute(2, 0, 1)[None].float() / 255
         sharp: Tensor = model(blurry)[0, :, :, :height, :width]
         if not bool(torch.isfinite(sharp).all()):
             raise BadCheckpoint("the model's output is not finite", remedy="train or fetch the model again")
