@@ -22,6 +22,7 @@ BLOCK = 16  # side of the square that is matched, px at the working size
 STEP = 8  # distance between block centres, px at the working size
 SMOOTH = 0.25  # cost of a shift, grey levels per px at half size
 CLEAR_LEVELS = 1.0  # a shift counts if it matches better than staying at rest by so many grey levels
+CLEAR_SHARE = 0.35  # ... and by this share of what differs at rest
 LOST_LEVELS = 8.0  # a block is lost when its best match differs by more than this many grey levels
 FLAT_LEVELS = 3.0  # a block with less contrast, grey levels, shows no motion: it counts as at rest
 LOST_SHARE = 0.5  # and by more than this share of its contrast
@@ -52,7 +53,6 @@ class GreyFrame:
     """What motion is measured on: a frame in grey at half size, and its thumbnail."""
 
     half: np.ndarray  # (H // 2, W // 2) float32, grey levels
-    detail: np.ndarray  # the same without its local mean: light that changes is no motion
     thumb: np.ndarray  # THUMB float32, grey levels
 
 
@@ -64,10 +64,8 @@ def grey_frame(pixels: np.ndarray) -> GreyFrame:
     small = pixels[:height, :width].reshape(height // 2, 2, width // 2, 2, 3)
     summed = small[:, 0, :, 0].astype(np.uint16) + small[:, 0, :, 1] + small[:, 1, :, 0] + small[:, 1, :, 1]
     half = (summed.astype(np.uint32) @ weights.astype(np.uint32)).astype(np.float32) / 1024
-    picture = torch.from_numpy(half)[None, None]
-    thumb = F.adaptive_avg_pool2d(picture, THUMB)[0, 0].numpy()
-    around = F.avg_pool2d(picture, 2 * BLOCK + 1, stride=1, padding=BLOCK, count_include_pad=False)
-    return GreyFrame(half, half - around[0, 0].numpy(), thumb)
+    thumb = F.adaptive_avg_pool2d(torch.from_numpy(half)[None, None], THUMB)[0, 0].numpy()
+    return GreyFrame(half, thumb)
 
 
 def frame_motion(before: GreyFrame, after: GreyFrame, reach: float = 8.0) -> FrameMotion:
@@ -81,7 +79,7 @@ def frame_motion(before: GreyFrame, after: GreyFrame, reach: float = 8.0) -> Fra
     if change < SAME_LEVELS:
         rows, columns = _grid(before.half.shape)
         return FrameMotion(np.zeros((rows, columns), np.float32), change, False)
-    shift, residual, contrast = _match(before.detail, after.detail, radius)
+    shift, residual, contrast = _match(before.half, after.half, radius)
     smooth = _median3(shift)  # a lone block that moves otherwise than its neighbours is a false match
     length = 2 * np.hypot(smooth[0], smooth[1])
     lost = (residual > LOST_LEVELS) & (residual > LOST_SHARE * contrast)
@@ -130,9 +128,10 @@ def _match(before: np.ndarray, after: np.ndarray, radius: int) -> tuple[np.ndarr
     far = torch.hypot(axis[:, None], axis[None, :])
     flat_cost = cost.flatten(0, 1)
     best = (flat_cost + SMOOTH * far.flatten()[:, None, None]).argmin(0)
-    rest = side * radius + radius  # compression noise makes false matches on dull ground
+    rest = side * radius + radius  # compression noise and changing light make false matches on dull ground
     gain = flat_cost[rest] - flat_cost.gather(0, best[None])[0]
-    best = torch.where(gain > CLEAR_LEVELS, best, rest)
+    clear = (CLEAR_SHARE * flat_cost[rest]).clamp_min(CLEAR_LEVELS)
+    best = torch.where(gain > clear, best, rest)
     rows, columns = best.shape
     y, x = best // side, best % side
     at_y, at_x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
