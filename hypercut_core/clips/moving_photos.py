@@ -39,8 +39,8 @@ class MovingPhotosConfig:
     size: int = 48  # height and width of a clip, px
     motion_min: float = 4.0  # shortest path during the exposure, px
     motion_max: float = 10.0  # longest path during the exposure, px
-    camera: float = 0.2  # share of clips in which only the camera moves
-    both: float = 0.1  # share of clips in which camera and cut-outs move; the rest: cut-outs only
+    camera: float = 0.1  # share of clips in which only the camera moves
+    both: float = 0.05  # share of clips in which camera and cut-outs move; the rest: cut-outs only
     curvature: float = 0.05  # greatest sideways bend of a path, as a share of its length
     shake: float = 0.03  # greatest shake on top of camera motion, as a share of the path's length
     roll: float = 0.5  # greatest camera roll during the exposure, degrees

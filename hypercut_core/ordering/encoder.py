@@ -29,7 +29,7 @@ class EncoderConfig:
     """The shape of a HyperCUT encoder."""
 
     kind: Literal["antisymmetric", "hyperplane"] = "antisymmetric"  # hyperplane: the paper's structure
-    width: int = 16  # channels of the first convolution (antisymmetric only; hyperplane has its own)
+    width: int = 24  # channels of the first convolution (antisymmetric only; hyperplane has its own)
     blocks: int = 2  # residual blocks (antisymmetric only)
     features: int = 128  # dimension of the space that the hyperplane cuts
 

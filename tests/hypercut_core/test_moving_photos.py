@@ -39,7 +39,7 @@ def test_the_blurry_image_is_the_exposure_of_the_frames(count: int) -> None:
 
 
 def test_every_kind_is_rendered_and_moves_as_asked() -> None:
-    config = MovingPhotosConfig(size=32, subframes=1, motion_min=4, motion_max=6)
+    config = MovingPhotosConfig(size=32, subframes=1, motion_min=4, motion_max=6, camera=0.4, both=0.2)
     clips = list(render_clips(config, "test", 16 * 12, seed=0))
     assert {clip.category for clip in clips} == set(KINDS)
     assert all(3.3 < clip.motion < 10 for clip in clips)  # bends and shake lengthen a path
