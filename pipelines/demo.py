@@ -100,7 +100,8 @@ def _train_side_by_side(root: Path) -> None:
     if status.returncode == 0 or len(stages) < 2 or cores < 2:
         return
     _dvc(root, "repro", "assign-order", "validate-clips")
-    waiting, running = list(reversed(stages)), []
+    waiting = list(reversed(stages))
+    running: list[subprocess.Popen[bytes]] = []
     while waiting or running:
         while waiting and len(running) < cores:
             running.append(subprocess.Popen([sys.executable, "-m", "dvc", "repro", "--single-item",
