@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 TEST_SHARE = 0.2
-VAL_SHARE = 0.15
+VAL_SHARE = 0.1
 
 
 def split_sources(sources: Sequence[tuple[str, str, str]]) -> list[str]:
     """Split of each (category, sha256, partition); given partitions are kept where all splits are among them.
 
     Within a category, sources are sorted by their contents' hash: the first fifth (at least one of three) is
-    for the test, the next seventh for validation. The result depends on neither order nor names. With three or
+    for the test, the next tenth for validation. The result depends on neither order nor names. With three or
     more sources no split is empty.
     """
     splits = [partition for _, _, partition in sources]
