@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
-from hypercut_core.errors import BadCheckpoint
+from hypercut_core.errors import BadCheckpoint, BadParameters
 from hypercut_core.training.checkpoint import expect_model, load_weights, read_tensors, save_model
 
 EVEN_ODD = "even_odd"
@@ -26,16 +26,21 @@ def save_deblurrer(path: str | os.PathLike[str], model: EvenOddDeblurrer, card: 
                              "card": card})
 
 
-def load_deblurrer(path: str | os.PathLike[str]) -> EvenOddDeblurrer:
+def load_deblurrer(path: str | os.PathLike[str], views: int | None = None) -> EvenOddDeblurrer:
     """Read a deblurrer in evaluation mode, on the CPU; `model.card` is what was saved beside it.
 
+    Args:
+        views: how many views it joins (1 is eight times as fast as 8); None: as its file says.
+
     Raises:
-        BadCheckpoint: missing, damaged, or of another model.
+        BadCheckpoint: missing, damaged, or of another model; BadParameters: no such number of views.
     """
+    if views not in (None, 1, 2, 4, 8):
+        raise BadParameters(f"{views} views were asked for", where="views", remedy="choose 1, 2, 4 or 8")
     tensors, info = read_tensors(path)
     expect_model(path, info, (EVEN_ODD,))
     try:
-        config = _config(info["config"])
+        config = _config({**info["config"], **({"views": views} if views else {})})
         model = EvenOddDeblurrer(config, int(info["frames"]))
     except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"the description of the model cannot be used ({error})", where=path,
@@ -50,6 +55,8 @@ def _config(described: dict[str, Any]) -> DeblurrerConfig:
     if extra := set(described) - known:
         raise ValueError(f"unknown settings {sorted(extra)}")
     sizes = [described.get("width", 1), described.get("unshuffle", 1), *described.get("blocks", [])]
+    if described.get("views", 1) not in (1, 2, 4, 8):
+        raise ValueError("views out of range")
     if not all(isinstance(n, int) and 0 < n <= 1024 for n in sizes):
         raise ValueError("sizes out of range")
     return DeblurrerConfig(**{**described, "blocks": tuple(described["blocks"])})

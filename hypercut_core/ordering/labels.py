@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from hypercut_core.clips.dataset import DIHEDRAL, apply_dihedral
+from hypercut_core.clips.dihedral import DIHEDRAL, apply_dihedral
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.errors import BadClipStore
 from hypercut_core.files import atomic_file

@@ -104,9 +104,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
         if key.startswith("optimiser."):
             _, number, name = key.split(".", 2)
             state.setdefault(int(number), {})[name] = value
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for number, values in state.items():  # fused optimisers walk memory: strides must be those of the parameter
-        like = parameters[number]
+    parameters: list[Tensor] = [p for group in optimiser.param_groups for p in group["params"]]
+    for place, values in state.items():  # fused optimisers walk memory: strides must be those of the parameter
+        like = parameters[place]
         values |= {name: torch.empty_like(like).copy_(value) for name, value in values.items()
                    if value.shape == like.shape}
     whole = optimiser.state_dict()

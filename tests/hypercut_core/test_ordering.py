@@ -154,7 +154,7 @@ def test_order_table_is_deterministic_and_knows_every_view(store: ClipStore, tmp
     np.testing.assert_array_equal(read.directions8, table.directions8)
     np.testing.assert_array_equal(read.for_clips(store, np.array([2, 0])), table.directions8[[2, 0]])
     # the table's eight directions are what the encoder says of the transformed clip
-    from hypercut_core.clips.dataset import apply_dihedral
+    from hypercut_core.clips.dihedral import apply_dihedral
     from hypercut_core.ordering.labels import clip_tensor
     for index in (0, 3):
         sharp = clip_tensor(store.read(index)[1:])
