@@ -148,7 +148,7 @@ def test_order_table_is_deterministic_and_knows_every_view(store: ClipStore, tmp
     encoder = build_encoder(config).eval()
     table = assign_orders(encoder, store)
     write_orders(tmp_path / "a.parquet", table)
-    write_orders(tmp_path / "b.parquet", assign_orders(encoder, store))
+    write_orders(tmp_path / "b.parquet", assign_orders(encoder, store, threads=3))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     read = read_orders(tmp_path / "a.parquet")
     np.testing.assert_array_equal(read.directions8, table.directions8)
