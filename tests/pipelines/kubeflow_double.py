@@ -17,14 +17,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
-from conftest import ROOT
 
-SWAGGER = ROOT.parent / "shared/schemas/kfp_api_v2beta1.swagger.json"
+SWAGGER = Path(__file__).resolve().parents[3] / "shared/schemas/kfp_api_v2beta1.swagger.json"
 TIME = "2025-01-01T00:00:00Z"
 
 
