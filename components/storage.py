@@ -188,6 +188,31 @@ def pinned(revision: str) -> str:
     return name if repository == "." else f"git+{repository}@{name}"
 
 
+def published(revision: str) -> str:
+    """A pinned revision as another machine can fetch it: one of the repository here gets its origin's address.
+
+    Raises:
+        StorageError: there is no origin that others reach, or the commit was not pushed to it.
+    """
+    import subprocess
+
+    repository, name = _split_revision(revision)
+    if repository != ".":
+        return revision
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    origin = shown(git("remote", "get-url", "origin"))  # its login stays here
+    if "://" not in origin.removeprefix("file://") and not re.match(r"[\w.-]+@[\w.-]+:", origin):
+        raise StorageError("this repository has no origin that another machine could fetch the revision from",
+                           where=name, remedy="write it as git+<address>@<revision>")
+    if not git("branch", "--remotes", "--contains", name):
+        raise StorageError("this commit is not in the origin yet", where=name,
+                           remedy="run 'git push' (and 'dvc push'), then submit again")
+    return f"git+{origin}@{name}"
+
+
 def _split_revision(revision: str) -> tuple[str, str]:
     """'v1' → ('.', 'v1'); 'git+<address>@v1' → (address, 'v1')."""
     if not revision.startswith("git+"):

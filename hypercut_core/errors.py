@@ -69,6 +69,14 @@ class BadPipeline(HypercutError):
     """A compiled pipeline, or an image for it, that must not be uploaded."""
 
 
+class PipelineServerError(HypercutError):
+    """The Kubeflow Pipelines server refuses, fails, or does not answer."""
+
+
+class Interrupted(HypercutError):
+    """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
+
+
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 
