@@ -161,6 +161,19 @@ def submit(
     raise typer.Exit(run_submit(request, parameters, ws.root, _say, typer.echo))
 
 
+@app.command("compile", rich_help_panel=WHOLE)
+def compile_(image: Annotated[str, typer.Option(help="Image of all steps, NAME@sha256:...")],
+             out: Annotated[Path, typer.Option("--out", "-o", help="YAML file to write.")],
+             no_gpus: Annotated[bool, typer.Option("--no-gpus", help="For clusters without.")] = False,
+             cache_trainings: Annotated[bool, typer.Option("--cache-trainings", help="Let trainings come from "
+                                                           "Kubeflow's cache, as other steps do.")] = False) -> None:
+    """Write the pipeline as the YAML that Kubeflow takes; all its references are checked."""
+    from pipelines.compile import compile_pipeline
+
+    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings)
+    typer.echo(f"compiled: {out}")
+
+
 @app.command("demo", rich_help_panel=WHOLE)
 def demo(workspace: WorkspaceOption = HERE) -> None:
     """All nine steps through DVC (only what changed), then restore a blurry photo with the champion."""
