@@ -247,7 +247,8 @@ def close_pipeline(pipeline_id: str, status: str, workspace: Path, *, failed_ste
         for name, value in facts.items():
             made.set_tag(run_id, name, value)
         if not given:
-            made.set_terminated(run_id, {"SUCCEEDED": "FINISHED", "FAILED": "FAILED"}.get(status, "KILLED"))
+            well = status == "SUCCEEDED" and not failed_step
+            made.set_terminated(run_id, "FINISHED" if well else "KILLED" if status.startswith("CANCEL") else "FAILED")
     return run_id
 
 
