@@ -5,8 +5,9 @@ given by MLFLOW_RUN_ID (as Kubeflow's plugin does) is logged into as it is. Secr
 
 A parent belongs to a Kubeflow run (`pipeline_id`), or to a git revision with its parameters. Steps that start
 at the same moment agree on one: a lock file guards the local store; a server has no lock, but it refuses the
-second of two experiments with one name, so the first step that makes the experiment "hypercut.pipeline/..."
-(hidden at once) has named the parent for all.
+second of two experiments with one name. So a step makes a run, then claims it with an experiment called
+"hypercut.pipeline/..." that names the run and is hidden (deleted, which keeps its name) at once; a step that comes
+second deletes its run and takes the claimed one. "mlflow gc" removes claims: not while a pipeline runs.
 """
 
 from __future__ import annotations
@@ -60,8 +61,7 @@ class StepRun:
         self.client.log_text(self.run_id, text, name)
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        for name, value in clean(values).items():
-            self.client.set_tag(self.run_id, name, value)
+        _set_tags(self.client, self.run_id, clean(values))
 
 
 def tracking_uri(workspace: Path) -> str:
@@ -185,8 +185,7 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
     with explain(tracking_uri(workspace)):
         if given:
             run_id = given
-            for name, value in facts.items():
-                made.set_tag(run_id, name, value)
+            _set_tags(made, run_id, facts)
         else:
             place, parent = _place_and_parent(made, workspace, experiment, facts, settings, pipeline_id)
             labels = {"mlflow.parentRunId": parent, "mlflow.runName": step, "hypercut.step": step, **facts}
@@ -244,8 +243,7 @@ def close_pipeline(pipeline_id: str, status: str, workspace: Path, *, failed_ste
     with explain(tracking_uri(workspace)):
         given = os.environ.get("MLFLOW_RUN_ID")
         run_id = given or _place_and_parent(made, workspace, experiment, facts, {}, pipeline_id)[1]
-        for name, value in facts.items():
-            made.set_tag(run_id, name, value)
+        _set_tags(made, run_id, facts)
         if not given:
             well = status == "SUCCEEDED" and not failed_step
             made.set_terminated(run_id, "FINISHED" if well else "KILLED" if status.startswith("CANCEL") else "FAILED")
@@ -264,7 +262,7 @@ def pipeline_address(pipeline_id: str, workspace: Path, experiment: str = EXPERI
     uri = tracking_uri(workspace)
     with explain(uri):
         found = made.get_experiment_by_name(experiment)
-        parent = _find_parent(made, found.experiment_id, _key(pipeline_id)) if found else None
+        parent = _find_parent(made, workspace, found.experiment_id, _key(pipeline_id)) if found else None
     if not found or not parent:
         return ""
     if uri.startswith("http"):
@@ -347,14 +345,12 @@ def _place_and_parent(made: MlflowClient, workspace: Path, experiment: str, fact
     key = _key(pipeline_id or hashlib.sha256(identity.encode()).hexdigest()[:16])
     with store_lock(workspace):
         place = _experiment(made, experiment, workspace)
-        parent = _find_parent(made, place, key)
+        parent = _find_parent(made, workspace, place, key)
         if parent is None:
-            parent = made.create_run(place, run_name=f"pipeline {key[:8]}", tags=facts).info.run_id
-            first = parent if _store_file(workspace) else _first_parent(made, f"{place}/{key}", parent)
-            made.set_tag(first, PARENT_TAG, key)
-            if first != parent:
+            parent = made.create_run(place, run_name=f"pipeline {key[:8]}", tags={**facts, PARENT_TAG: key}).info.run_id
+            if not _store_file(workspace) and not _claim(made, place, key, parent):
                 made.delete_run(parent)
-                return place, first
+                return place, str(_find_parent(made, workspace, place, key))
             _log_params(made, parent, settings)
             if not pipeline_id:  # nobody will say when it ends
                 made.set_terminated(parent)
@@ -366,28 +362,43 @@ def _key(pipeline: str) -> str:
     return pipeline if re.fullmatch(r"[\w.-]{1,100}", pipeline) else hashlib.sha256(pipeline.encode()).hexdigest()
 
 
-def _find_parent(made: MlflowClient, experiment: str, key: str) -> str | None:
-    found = made.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{key}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+def _find_parent(made: MlflowClient, workspace: Path, experiment: str, key: str) -> str | None:
+    """The parent run by its tag; on a server by the claim, for there the tag is also on runs that came second."""
+    if _store_file(workspace):
+        found = made.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+    claim = made.get_experiment_by_name(f"{PARENT_TAG}/{experiment}/{key}")  # deleted ones are found too
+    if claim is None:
+        return None
+    parent = str(claim.tags[PARENT_TAG])
+    if made.get_run(parent).info.lifecycle_stage == "deleted":  # by hand
+        made.restore_run(parent)
+    return parent
 
 
-def _first_parent(made: MlflowClient, key: str, mine: str) -> str:
-    """The run that all steps of this pipeline take as their parent: `mine`, or that of a step before us."""
+def _claim(made: MlflowClient, experiment: str, key: str, parent: str) -> bool:
+    """Make `parent` the parent of all steps of this pipeline; False if another step was first."""
     from mlflow.exceptions import MlflowException
 
-    name = f"{PARENT_TAG}/{key}"
+    name = f"{PARENT_TAG}/{experiment}/{key}"
     try:
-        claim = made.create_experiment(name, tags={PARENT_TAG: mine})
+        made.delete_experiment(made.create_experiment(name, tags={PARENT_TAG: parent}))
     except MlflowException as error:
-        held = made.get_experiment_by_name(name)  # a name stays taken when its experiment is deleted
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or held is None:
+        claim = made.get_experiment_by_name(name)
+        if claim is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        first = str(held.tags[PARENT_TAG])
-        if made.get_run(first).info.lifecycle_stage == "deleted":  # by hand
-            made.restore_run(first)
-        return first
-    made.delete_experiment(claim)
-    return mine
+        return bool(claim.tags[PARENT_TAG] == parent)  # a repeated request finds its own
+    return True
+
+
+def _set_tags(made: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    for name, value in values.items():
+        try:
+            made.set_tag(run_id, name, value)
+        except MlflowException:  # a server fails if two steps set a new tag of one run at once: now it is there
+            made.set_tag(run_id, name, value)
 
 
 def _log_params(made: MlflowClient, run_id: str, settings: Mapping[str, str]) -> None:
