@@ -151,7 +151,7 @@ class _Watch(logging.Filter):
 
     def __init__(self, say: Callable[[str], None]):
         super().__init__()
-        self._say, self._out = say, sys.stdout
+        self._say, self._out, self._print = say, sys.stdout, builtins.print
         self._begun: dict[str, float] = {}
         self.executed: list[str] = []
         self.cached: list[tuple[str, str]] = []  # task, beginning of the cache's key
@@ -171,8 +171,11 @@ class _Watch(logging.Filter):
         return True
 
     def _tell(self, line: str) -> None:
-        with contextlib.redirect_stdout(self._out):  # not into the log
+        indented = builtins.print
+        with contextlib.redirect_stdout(self._out):  # not into the log, and not indented
+            builtins.print = self._print
             self._say(line)
+            builtins.print = indented
 
 
 @contextlib.contextmanager
