@@ -59,6 +59,7 @@ def run_local(parameters: Parameters, workspace: Path, say: Callable[[str], None
     Raises:
         MissingExtra: kfp is not installed; StorageError: another run works in this workspace.
     """
+    from components.tracking import source_at
     from pipelines.compile import compile_pipeline
     from pipelines.local import alone, git_revision
     from pipelines.local_results import lay_out, told
@@ -72,7 +73,7 @@ def run_local(parameters: Parameters, workspace: Path, say: Callable[[str], None
         compile_pipeline(source_image(), package, allow_local=True, gpus=False, cache_trainings=True, retries=False)
         values = arguments(parameters, store=str(root / "store"), tracking_folder=str(ws.root),
                            registration=registration)
-        with environment(HYPERCUT_REVISION=git_revision()):
+        with source_at(git_revision()):
             run = execute(package, values, root, subprocess_runner(), say, cache=cache)
         lay_out(run, ws, root / "store")
         code, words = told(run, root / "store")
@@ -136,22 +137,12 @@ def source_image() -> str:
     return f"hypercut-python:source-{digest.hexdigest()[:32]}"
 
 
-@contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set variables for the tasks' processes."""
-    import os
-    from unittest import mock
-
-    with mock.patch.dict(os.environ, variables):
-        yield
-
-
 class _Watch(logging.Filter):
     """Sees everything that KFP's runner says, whatever it does to the handlers of parallel tasks."""
 
     def __init__(self, say: Callable[[str], None]):
         super().__init__()
-        self._say, self._out = say, sys.stdout
+        self._say, self._out, self._print = say, sys.stdout, builtins.print
         self._begun: dict[str, float] = {}
         self.executed: list[str] = []
         self.cached: list[tuple[str, str]] = []  # task, beginning of the cache's key
@@ -171,8 +162,11 @@ class _Watch(logging.Filter):
         return True
 
     def _tell(self, line: str) -> None:
-        with contextlib.redirect_stdout(self._out):  # not into the log
+        indented = builtins.print
+        with contextlib.redirect_stdout(self._out):  # not into the log, and not indented
+            builtins.print = self._print
             self._say(line)
+            builtins.print = indented
 
 
 @contextlib.contextmanager

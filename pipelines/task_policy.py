@@ -22,7 +22,7 @@ STORE_MOUNT = "/mnt/hypercut"
 S3_SECRET = "hypercut-s3"  # keys are named as the variables
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 SERVICES = "hypercut-services"  # ConfigMap of addresses; keys are named as the variables
-ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION")
 MLFLOW_SECRET = "hypercut-mlflow"  # login of the MLflow server, if it wants one
 MLFLOW_KEYS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 GPU = "nvidia.com/gpu"
@@ -37,7 +37,7 @@ class TaskPolicy:
 
     cpu: str
     memory: str
-    hours: float  # the task is ended after this time, tries included
+    hours: float  # a try is ended after this time
     cache: Literal["yes", "asked", "never"]
     gpus: int = 0
     shared_memory: str = ""  # size of /dev/shm, which torch's workers pass tensors through

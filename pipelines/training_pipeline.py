@@ -40,16 +40,16 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
         registration: False: the run ends with its report.
     """
     footage = replace(parameters.footage, revision=data_rev) if data_rev else parameters.footage
-    whole: dict[str, Any] = {"footage": footage, "validate_footage": parameters.validate_footage, "blur": parameters.blur,
-             "validate_clips": parameters.validate_clips, "encoder": parameters.encoder,
-             "order": parameters.order, "deblurrer_model": parameters.deblurrer.model,
-             "deblurrer_loss": parameters.deblurrer.loss, "deblurrer_training": parameters.deblurrer.training,
-             "evaluate": parameters.evaluate, "register": parameters.register}
+    p, deblurrer = parameters, parameters.deblurrer
+    whole: dict[str, Any] = {
+        "footage": footage, "validate_footage": p.validate_footage, "blur": p.blur,
+        "validate_clips": p.validate_clips, "encoder": p.encoder, "order": p.order,
+        "deblurrer_model": deblurrer.model, "deblurrer_loss": deblurrer.loss,
+        "deblurrer_training": deblurrer.training, "evaluate": p.evaluate, "register": p.register}
     groups = {name: json.dumps(asdict(value), sort_keys=True) for name, value in whole.items()}
-    return {"store": store, "tracking_folder": tracking_folder, "registration": registration,
-            "seed": parameters.seed, "frames": parameters.frames, "objectives": list(parameters.objectives),
-            "deblurrer_objective": parameters.deblurrer.objective, "register_name": parameters.register.name,
-            **groups}
+    return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
+            "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,
+            "register_name": p.register.name, **groups}
 
 
 DEFAULT = arguments(Parameters())
