@@ -413,7 +413,7 @@ def _log_params(made: MlflowClient, run_id: str, settings: Mapping[str, str]) ->
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    found = [Param(name, value[:6000]) for name, value in settings.items()]
+    found = [Param(_plain_name(name), value[:6000]) for name, value in settings.items()]  # one odd name fails all
     for start in range(0, len(found), 100):  # the most that a server takes at once
         with contextlib.suppress(MlflowException):  # a shared run may hold another value already
             made.log_batch(run_id, params=found[start:start + 100])

@@ -50,6 +50,12 @@ def test_steps_with_the_same_code_and_parameters_share_one_parent(workspace: Pat
     assert first.info.artifact_uri.startswith((workspace / "mlartifacts").as_uri())
 
 
+def test_an_odd_name_costs_no_other_parameter(workspace: Path) -> None:
+    with tracking.run("evaluate", workspace, params={"data (sha256)": "abc", "seed": 1}) as run:
+        pass
+    assert tracking.client(workspace).get_run(run.run_id).data.params == {"data _sha256_": "abc", "seed": "1"}
+
+
 def test_a_failing_step_leaves_a_failed_run(workspace: Path) -> None:
     with pytest.raises(ZeroDivisionError), tracking.run("evaluate", workspace) as run:
         raise ZeroDivisionError
