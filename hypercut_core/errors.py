@@ -65,6 +65,18 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
+class PipelineServerError(HypercutError):
+    """The Kubeflow Pipelines server refuses, fails, or does not answer."""
+
+
+class Interrupted(HypercutError):
+    """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
+
+
+class BadPipeline(HypercutError):
+    """A compiled pipeline, or an image for it, that must not be uploaded."""
+
+
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 
