@@ -65,6 +65,10 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
+class BadPipeline(HypercutError):
+    """A compiled pipeline, or an image for it, that must not be uploaded."""
+
+
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 

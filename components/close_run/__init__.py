@@ -1,0 +1,1 @@
+"""close-run: what Kubeflow runs after the nine steps, however they ended."""
