@@ -69,6 +69,10 @@ class BadPipeline(HypercutError):
     """A compiled pipeline, or an image for it, that must not be uploaded."""
 
 
+class ContainerError(HypercutError):
+    """A container engine does not answer, or a pipeline step failed in its container."""
+
+
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 
