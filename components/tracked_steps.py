@@ -6,19 +6,18 @@ its place. Neither may come from a cache: the champion is no input that Kubeflow
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from components import provenance as origin
 from components import tracking
 from components.evaluate.step import EvaluateConfig
 from components.evaluate.step import evaluate as evaluate_step
 from components.register_model.step import RegisterConfig, champion_file
 from components.register_model.step import register_model as register_step
-from components.shared_store import RunFolder, clips_folder, group
+from components.shared_store import RunFolder, clips_folder, group, manifest_file
 from hypercut_core.errors import RegistryError
 from hypercut_core.files import file_sha256, read_json
 
@@ -34,14 +33,14 @@ def evaluate(run: RunFolder, clips: str, orders: str, models: Mapping[str, Path]
         tracking_folder: where MLflow's own file lies if no server is set; "": the store.
         metrics, report, per_frame, per_clip: the files that are written.
     """
-    run.remember(clips=str(read_json(clips)["sha256"]))
+    run.remember(seed=str(_card(models[default]).get("seed", -1)))
     champion = champion_file(RegisterConfig(name=name), _workspace(run, tracking_folder))
     if champion is not None and file_sha256(champion) in {file_sha256(model) for model in models.values()}:
         champion = None
     made = run.unfinished / "evaluation"
     evaluate_step(clips_folder(clips, run.store), models, Path(orders), made, Path(metrics),
                   group(EvaluateConfig, config), default=default, encoder_metrics=Path(encoder_metrics),
-                  champion=champion, provenance=provenance(run, run_id))
+                  champion=champion, provenance={**provenance(run), "pipeline": run_id})
     for file, target in (("report.html", report), ("per_frame.csv", per_frame), ("per_clip.csv", per_clip)):
         shutil.copyfile(made / file, target)
 
@@ -57,12 +56,12 @@ def register(run: RunFolder, figures: str, model: str, report: str, config: str,
         raise RegistryError(f"the model was trained with the objective '{objective_of(Path(model))}', and "
                             f"'{objective}' is to be shipped", where=model, remedy="run the evaluation again")
     register_step(Path(figures), Path(model), Path(report), group(RegisterConfig, config), Path(metrics),
-                  workspace=_workspace(run, tracking_folder), provenance=provenance(run, run_id),
+                  workspace=_workspace(run, tracking_folder), provenance=provenance(run), pipeline_id=run_id,
                   registration=Path(registration), card=Path(card))
     return dict(read_json(registration))
 
 
-def close_parent(run: RunFolder, run_id: str, config: str, tracking_folder: str, failed_step: str,
+def close_parent(run: RunFolder, run_id: str, config: str, tracking_folder: str, state: str, failed_step: str,
                  reason: str) -> None:
     """Log the metrics of the steps that ran, and end the MLflow run of the whole pipeline with its outcome.
 
@@ -70,20 +69,12 @@ def close_parent(run: RunFolder, run_id: str, config: str, tracking_folder: str,
         RegistryError: MLflow does not answer.
     """
     workspace, experiment = _workspace(run, tracking_folder), group(RegisterConfig, config).experiment
-    facts = provenance(run, run_id)
-    params = {name: value for name, value in facts.items() if name != "git"}
-    tracking.record({step: file for step, file in run.metrics.items() if step != "register-model"}, workspace,
-                    params=params, tags={"git": facts.get("git")}, experiment=experiment)
-    client = tracking.client(workspace)
-    with tracking.explain(tracking.tracking_uri(workspace)):
-        place = client.get_experiment_by_name(experiment)
-        found = client.search_runs([place.experiment_id] if place else [],
-                                   f"params.pipeline = '{run_id}' and tags.`{tracking.PARENT_TAG}` LIKE '_%'")
-        for parent in found:
-            if failed_step:
-                client.set_tag(parent.info.run_id, "hypercut.failed_step", failed_step)
-                client.set_tag(parent.info.run_id, "hypercut.reason", reason[:1000])
-            client.set_terminated(parent.info.run_id, "FAILED" if failed_step else "FINISHED")
+    facts = provenance(run)
+    steps = {step: file for step, file in run.metrics.items() if step != "register-model"}  # it logs itself
+    tracking.record(steps, workspace, params=_params(facts), tags=origin.tags(facts), experiment=experiment,
+                    pipeline_id=run_id)
+    tracking.close_pipeline(run_id, state, workspace, failed_step=failed_step, reason=reason,
+                            experiment=experiment, tags=origin.tags(facts))
 
 
 def by_objective(files: Sequence[str], objectives: Sequence[str]) -> dict[str, Path]:
@@ -93,19 +84,26 @@ def by_objective(files: Sequence[str], objectives: Sequence[str]) -> dict[str, P
 
 
 def objective_of(model: Path) -> str:
+    """The objective that a deblurrer was trained with, as its file says."""
+    return str(_card(model).get("objective", ""))
+
+
+def _card(model: Path) -> dict[str, Any]:
     from hypercut_core.training.checkpoint import read_info
 
-    return str(read_info(model).get("card", {}).get("objective", ""))
+    return dict(read_info(model).get("card", {}))
 
 
-def provenance(run: RunFolder, run_id: str) -> dict[str, Any]:
-    """Where a run's results come from; `run_id` is Kubeflow's id of the run."""
+def provenance(run: RunFolder) -> dict[str, Any]:
+    """Where the results of a run come from, as far as its steps have noted it."""
     lineage = run.lineage
-    facts = {"pipeline": run_id, "footage manifest (sha256)": lineage.get("manifest"),
-             "clips (sha256)": lineage.get("clips"), "data_rev": lineage.get("revision"),
-             "git": getattr(tracking, "source_revision", str)(), "python": platform.python_version(),
-             **{package: version(package) for package in ("hypercut", "torch", "numpy")}}
-    return {name: value for name, value in facts.items() if value}
+    manifest = manifest_file(run.store, lineage["manifest"]) if "manifest" in lineage else None
+    facts = origin.provenance(manifest, int(lineage.get("seed", -1)), tracking.source_revision())
+    return {name: value for name, value in facts.items() if (name, value) != ("seed", -1)}
+
+
+def _params(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if name not in origin.TAGS}
 
 
 def _workspace(run: RunFolder, tracking_folder: str) -> Path:

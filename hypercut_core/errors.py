@@ -73,6 +73,14 @@ class ContainerError(HypercutError):
     """A container engine does not answer, or a pipeline step failed in its container."""
 
 
+class PipelineServerError(HypercutError):
+    """The Kubeflow Pipelines server refuses, fails, or does not answer."""
+
+
+class Interrupted(HypercutError):
+    """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
+
+
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hypercut_core.errors import HypercutError
+from hypercut_core.errors import HypercutError, Interrupted
 
 CHAMPION = "models:/hypercut-deblurrer@champion"
 
@@ -134,6 +134,46 @@ def run(params: ParamsOption = None, preset: PresetOption = None, set_: SetOptio
     run_all(ws, parameters, say=_say)
 
 
+@app.command("submit", rich_help_panel=WHOLE)
+def submit(
+        host: Annotated[str | None, typer.Option(help="Kubeflow Pipelines server. [KFP_ENDPOINT]")] = None,
+        namespace: Annotated[str | None, typer.Option(help="Yours on a multi-user server. [KFP_NAMESPACE]")] = None,
+        experiment: Annotated[str | None, typer.Option(help="Experiment of the run. [register.experiment]")] = None,
+        image: Annotated[str | None, typer.Option(help="Image of all steps, NAME@sha256:...")] = None,
+        package: Annotated[Path | None, typer.Option(help="Compiled pipeline, instead of --image.")] = None,
+        store: Annotated[str | None, typer.Option(help="Folder that all containers share.")] = None,
+        data_rev: Annotated[str, typer.Option(help="Footage: a git/DVC revision, git+ADDRESS@REVISION, or "
+                                              "s3://bucket/prefix.")] = "",
+        timeout: Annotated[float, typer.Option(help="Minutes to wait; 0: until the run ends.")] = 0.0,
+        no_wait: Annotated[bool, typer.Option("--no-wait", help="Start the run and leave it.")] = False,
+        attach: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Only wait for this run.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
+        local: Annotated[bool, typer.Option("--local", help="Run the same pipeline on this machine.")] = False,
+        params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+        workspace: WorkspaceOption = HERE) -> None:
+    """Run the pipeline on Kubeflow: upload, run, wait; exit code 1 if it fails there."""
+    from pipelines.submit import Request
+    from pipelines.submit import submit as run_submit
+
+    ws, parameters = _open(params, preset, set_, workspace)
+    request = Request(host, namespace, experiment, image, package, store, data_rev, timeout, not no_wait, dry_run,
+                      local, attach)
+    raise typer.Exit(run_submit(request, parameters, ws.root, _say, typer.echo))
+
+
+@app.command("compile", rich_help_panel=WHOLE)
+def compile_(image: Annotated[str, typer.Option(help="Image of all steps, NAME@sha256:...")],
+             out: Annotated[Path, typer.Option("--out", "-o", help="YAML file to write.")],
+             no_gpus: Annotated[bool, typer.Option("--no-gpus", help="For clusters without.")] = False,
+             cache_trainings: Annotated[bool, typer.Option("--cache-trainings", help="Let trainings come from "
+                                                           "Kubeflow's cache, as other steps do.")] = False) -> None:
+    """Write the pipeline as the YAML that Kubeflow takes; all its references are checked."""
+    from pipelines.compile import compile_pipeline
+
+    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings)
+    typer.echo(f"compiled: {out}")
+
+
 @app.command("demo", rich_help_panel=WHOLE)
 def demo(workspace: WorkspaceOption = HERE) -> None:
     """All nine steps through DVC (only what changed), then restore a blurry photo with the champion."""
@@ -201,6 +241,9 @@ def main() -> None:
     except usage_error as error:
         error.show()
         code = 2
+    except Interrupted as error:
+        _fail(str(error))
+        sys.exit(130)
     except HypercutError as error:
         code = _fail(str(error))
     except OSError as error:

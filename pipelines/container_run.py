@@ -138,7 +138,7 @@ def containers(limits: Limits | None = None, *, folders: tuple[Path, ...] = ()) 
         docker.from_env().ping()
     except docker.errors.DockerException as error:
         raise ContainerError(f"the container engine does not answer ({str(error)[:200]})",
-                             remedy="start it, and name its socket in DOCKER_HOST if it is not the usual one") from error
+                             remedy="start it; DOCKER_HOST names a socket that is not the usual one") from error
     limits = limits or Limits()
     binds = [docker.types.Mount(str(folder), str(folder), type="bind") for folder in folders]
     engine = Engine(local.DockerRunner(
@@ -158,7 +158,7 @@ def _task_handler(original: type[Any], failures: list[Failure]) -> type[Any]:
     """KFP's handler of one task, which notes failures."""
     from kfp.local import status
 
-    class TaskHandler(original):  # type: ignore[misc]
+    class TaskHandler(original):
         def run(self) -> Any:
             import docker
 

@@ -46,16 +46,18 @@ def told(run: LocalRun, store: Path) -> tuple[int, str]:
         return 0, f"the pipeline is done: {len(run.executed)} tasks ran{skipped}"
     from components.close_run.outcome import outcome
 
-    folder = newest_run(store)
+    folder = newest_run(store, run.began)
     found = outcome(folder, "FAILED") if folder else None
     if found is None:
-        return 1, f"the pipeline failed before its first step; all details: {run.log}"
-    return (2 if found.expected else 1), f"the step '{found.failed_step}' failed: {found.reason}; details: {run.log}"
+        return 1, f"the pipeline failed before its first step. All its output: {run.log}"
+    reason = found.reason.rstrip(".")
+    return (2 if found.expected else 1), f"the step '{found.failed_step}' failed: {reason}. All its output: {run.log}"
 
 
-def newest_run(store: Path) -> RunFolder | None:
-    """The run that left the newest note; runs that succeeded leave none."""
-    notes = sorted((store / "runs").glob("*/steps/*.json"), key=lambda file: file.stat().st_mtime)
+def newest_run(store: Path, began: float) -> RunFolder | None:
+    """The run that left the newest note since `began`; runs that succeeded leave none."""
+    notes = sorted((file for file in (store / "runs").glob("*/steps/*.json") if file.stat().st_mtime >= began - 1),
+                   key=lambda file: file.stat().st_mtime)
     return RunFolder(store, notes[-1].parents[1].name) if notes else None
 
 
@@ -101,6 +103,6 @@ def _report(run: LocalRun, ws: Workspace) -> None:
 
 def _rejected(ws: Workspace, store: Path, run: LocalRun) -> None:
     """The verdict of a gate that said no."""
-    folder = None if run.succeeded else newest_run(store)
+    folder = None if run.succeeded else newest_run(store, run.began)
     for file in sorted(folder.reports.glob("*")) if folder else []:
         _copy(file, ws.root / "reports" / file.name)

@@ -42,6 +42,7 @@ class LocalRun:
     cached: list[str] = field(default_factory=list)
     outputs: dict[tuple[str, str], list[Path]] = field(default_factory=dict)  # (task, artifact) -> files
     log: Path | None = None
+    began: float = 0.0  # seconds since 1970
 
     def output(self, task: str, artifact: str) -> Path | None:
         return next(iter(self.outputs.get((task, artifact), [])), None)
@@ -107,7 +108,7 @@ def execute(package: Path, arguments: dict[str, Any], root: Path, runner: Any, s
     before = set(root.iterdir())
     local.init(runner, pipeline_root=str(root), raise_on_error=True, enable_caching=cache,
                cache_root=str(root / "cache"))
-    watch = _Watch(say)
+    watch, began = _Watch(say), time.time()
     pipeline = components.load_component_from_file(str(package))
     succeeded = True
     with _watched(watch, root / "run.log"):
@@ -118,7 +119,7 @@ def execute(package: Path, arguments: dict[str, Any], root: Path, runner: Any, s
             succeeded = False
         finally:
             config.LocalExecutionConfig.instance = None
-    run = LocalRun(succeeded, watch.executed, [task for task, _ in watch.cached], {}, root / "run.log")
+    run = LocalRun(succeeded, watch.executed, [task for task, _ in watch.cached], {}, root / "run.log", began)
     _collect(run, [path for path in root.iterdir() if path not in before and path.is_dir()])
     _collect_cached(run, watch.cached, root / "cache")
     return run
@@ -150,7 +151,7 @@ class _Watch(logging.Filter):
 
     def __init__(self, say: Callable[[str], None]):
         super().__init__()
-        self._say, self._out = say, sys.stdout
+        self._say, self._out, self._print = say, sys.stdout, builtins.print
         self._begun: dict[str, float] = {}
         self.executed: list[str] = []
         self.cached: list[tuple[str, str]] = []  # task, beginning of the cache's key
@@ -170,8 +171,11 @@ class _Watch(logging.Filter):
         return True
 
     def _tell(self, line: str) -> None:
-        with contextlib.redirect_stdout(self._out):  # not into the log
+        indented = builtins.print
+        with contextlib.redirect_stdout(self._out):  # not into the log, and not indented
+            builtins.print = self._print
             self._say(line)
+            builtins.print = indented
 
 
 @contextlib.contextmanager
@@ -182,6 +186,7 @@ def _watched(watch: _Watch, log: Path) -> Iterator[None]:
     level, handlers = logger.level, logger.handlers[:]
     logger.setLevel(logging.INFO)
     logger.addFilter(watch)
+    logger.addHandler(logging.NullHandler())  # or Python would add one that prints
     try:
         with log.open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
             warnings.simplefilter("ignore")

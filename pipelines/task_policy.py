@@ -37,7 +37,7 @@ class TaskPolicy:
 
     cpu: str
     memory: str
-    hours: float  # the task is ended after this time, tries included
+    hours: float  # a try is ended after this time
     cache: Literal["yes", "asked", "never"]
     gpus: int = 0
     shared_memory: str = ""  # size of /dev/shm, which torch's workers pass tensors through

@@ -24,7 +24,6 @@ from components.train_deblurrer.component import train_deblurrer as train_deblur
 from components.train_encoder.component import train_encoder as train_encoder_task
 from components.validate_clips.component import validate_clips as validate_clips_task
 from components.validate_footage.component import validate_footage as validate_footage_task
-from hypercut_core.errors import BadParameters
 from pipelines.task_policy import STORE_MOUNT, Build, apply
 
 PIPELINE_NAME = "hypercut-training"
@@ -39,24 +38,18 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
         data_rev: git/DVC revision of the footage; "": `footage.revision` of the parameters.
         tracking_folder: where MLflow's own file lies if no server is set; "": the store.
         registration: False: the run ends with its report.
-
-    Raises:
-        BadParameters: a revision of footage that has none.
     """
     footage = replace(parameters.footage, revision=data_rev) if data_rev else parameters.footage
-    if footage.revision and (footage.source == "builtin" or "://" in footage.source):
-        raise BadParameters(f"a revision ('{footage.revision}') goes with a path that DVC tracks, and the footage "
-                            f"is '{footage.source}'", where="data_rev", remedy="set footage.source to such a path")
-    whole = {"footage": footage, "validate_footage": parameters.validate_footage, "blur": parameters.blur,
-             "validate_clips": parameters.validate_clips, "encoder": parameters.encoder,
-             "order": parameters.order, "deblurrer_model": parameters.deblurrer.model,
-             "deblurrer_loss": parameters.deblurrer.loss, "deblurrer_training": parameters.deblurrer.training,
-             "evaluate": parameters.evaluate, "register": parameters.register}
+    p, deblurrer = parameters, parameters.deblurrer
+    whole: dict[str, Any] = {
+        "footage": footage, "validate_footage": p.validate_footage, "blur": p.blur,
+        "validate_clips": p.validate_clips, "encoder": p.encoder, "order": p.order,
+        "deblurrer_model": deblurrer.model, "deblurrer_loss": deblurrer.loss,
+        "deblurrer_training": deblurrer.training, "evaluate": p.evaluate, "register": p.register}
     groups = {name: json.dumps(asdict(value), sort_keys=True) for name, value in whole.items()}
-    return {"store": store, "tracking_folder": tracking_folder, "registration": registration,
-            "seed": parameters.seed, "frames": parameters.frames, "objectives": list(parameters.objectives),
-            "deblurrer_objective": parameters.deblurrer.objective, "register_name": parameters.register.name,
-            **groups}
+    return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
+            "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,
+            "register_name": p.register.name, **groups}
 
 
 DEFAULT = arguments(Parameters())
@@ -81,11 +74,12 @@ def training_pipeline(build: Build) -> GraphComponent:
         tracked = {"store": store, "tracking_folder": tracking_folder, "run_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         closing = apply(close_run_task(register=register, **tracked), "close-run", build)
         with dsl.ExitHandler(closing):
-            manifest = apply(collect_footage_task(footage=footage, **place), "collect-footage", build)
-            footage_gate = apply(validate_footage_task(manifest=manifest.outputs["Output"], validate_footage=validate_footage,
-                                                       **place), "validate-footage", build)
-            clips = apply(synthesize_blur_task(manifest=manifest.outputs["Output"], seed=seed, frames=frames, blur=blur,
-                                               **place), "synthesize-blur", build).after(footage_gate)
+            found = apply(collect_footage_task(footage=footage, **place), "collect-footage", build)
+            manifest = found.outputs["Output"]
+            footage_gate = apply(validate_footage_task(manifest=manifest, validate_footage=validate_footage, **place),
+                                 "validate-footage", build)
+            clips = apply(synthesize_blur_task(manifest=manifest, seed=seed, frames=frames, blur=blur, **place),
+                          "synthesize-blur", build).after(footage_gate)
             clips_gate = apply(validate_clips_task(clips=clips.outputs["clips"], validate_clips=validate_clips,
                                                    **place), "validate-clips", build)
             order_model = apply(train_encoder_task(clips=clips.outputs["clips"], seed=seed, encoder=encoder,

@@ -15,6 +15,6 @@ def collect_footage(footage: str, store: str, manifest: Output[Dataset]) -> str:
     with running("collect-footage", store, manifest.uri) as run:
         found = collect_footage(group(CollectConfig, footage), Path(manifest.path), 0, run.work)
         digest = publish_manifest(Path(manifest.path), run.store)
-        run.remember(manifest=digest, revision=found.revision)
+        run.remember(manifest=digest)
         manifest.metadata.update(sha256=digest, revision=found.revision, sources=len(found.sources))
     return digest

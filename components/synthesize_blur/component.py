@@ -19,5 +19,5 @@ def synthesize_blur(manifest: str, seed: int, frames: int, blur: str, store: str
         synthesize_blur(listed, group(SynthesisConfig, blur), made, Path(metrics.path), seed, frames,
                                   run.work)
         write_json(clips.path, publish_clips(made, run.store))
-        clips.metadata.update(read_json(clips.path), manifest=manifest, revision=read_json(listed)["revision"])
+        clips.metadata.update(read_json(clips.path), manifest=manifest)
         metrics.metadata.update(run.keep("synthesize-blur", metrics.path))
