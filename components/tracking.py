@@ -79,6 +79,14 @@ def source_revision() -> str:
     return os.environ.get("HYPERCUT_REVISION", "").strip()
 
 
+@contextlib.contextmanager
+def source_at(revision: str) -> Iterator[None]:
+    """Tell the processes that are started meanwhile which revision their source has."""
+    with _same_environment("HYPERCUT_REVISION"):
+        os.environ["HYPERCUT_REVISION"] = revision
+        yield
+
+
 def store_missing(workspace: Path) -> bool:
     """Whether the store is a local file that is not there yet, so that reading it would only create it."""
     store = _store_file(workspace)

@@ -65,6 +65,7 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
+<<<<<<< HEAD
 class BadPipeline(HypercutError):
     """A compiled pipeline, or an image for it, that must not be uploaded."""
 
@@ -73,12 +74,18 @@ class ContainerError(HypercutError):
     """A container engine does not answer, or a pipeline step failed in its container."""
 
 
+=======
+>>>>>>> wt-kfp
 class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 
 
 class Interrupted(HypercutError):
     """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
+
+
+class BadPipeline(HypercutError):
+    """A compiled pipeline, or an image for it, that must not be uploaded."""
 
 
 class MissingExtra(HypercutError):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypercut_core.errors import BadPipeline
+from hypercut_core.errors import BadPipeline, MissingExtra
 from hypercut_core.files import write_text
 
 DIGEST = re.compile(r"[\w][\w.:/-]*@sha256:[0-9a-f]{64}")
@@ -28,9 +28,13 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
 
     Raises:
         BadPipeline: the image may move, or the result would not hold `check_package`; nothing is written.
+        MissingExtra: kfp is not installed.
     """
-    from kfp.compiler import Compiler
-
+    try:
+        import kfp.kubernetes  # noqa: F401 - task_policy needs it
+        from kfp.compiler import Compiler
+    except ImportError as error:
+        raise MissingExtra("kfp", "kubeflow") from error
     from pipelines.package_checks import check_package
     from pipelines.task_policy import Build
     from pipelines.training_pipeline import training_pipeline

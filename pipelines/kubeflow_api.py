@@ -173,7 +173,7 @@ def quietly() -> Iterator[None]:
 
 def equals(key: str, value: str) -> str:
     """A filter for list calls."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "stringValue": value}]})
+    return json.dumps({"predicates": [{"operation": "EQUALS", "key": key, "string_value": value}]})
 
 
 def _client(address: Address) -> Any:

@@ -126,6 +126,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     """
     from pipelines.compile import compile_pipeline
     from pipelines.package_checks import check_package
+    from pipelines.task_policy import STORE_MOUNT
     from pipelines.training_pipeline import arguments
 
     if (request.image is None) == (request.package is None):
@@ -136,8 +137,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
         compile_pipeline(request.image, package)
     read_package(package)
     check_package(package)
-    store = {"store": request.store} if request.store else {}
-    given = arguments(with_data(parameters, request.data_rev), **store)
+    given = arguments(with_data(parameters, request.data_rev), store=request.store or STORE_MOUNT)
     return Job(package, checked_arguments(read_package(package), given, package),
                request.experiment or parameters.register.experiment)
 

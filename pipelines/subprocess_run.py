@@ -59,6 +59,7 @@ def run_local(parameters: Parameters, workspace: Path, say: Callable[[str], None
     Raises:
         MissingExtra: kfp is not installed; StorageError: another run works in this workspace.
     """
+    from components.tracking import source_at
     from pipelines.compile import compile_pipeline
     from pipelines.local import alone, git_revision
     from pipelines.local_results import lay_out, told
@@ -72,7 +73,7 @@ def run_local(parameters: Parameters, workspace: Path, say: Callable[[str], None
         compile_pipeline(source_image(), package, allow_local=True, gpus=False, cache_trainings=True, retries=False)
         values = arguments(parameters, store=str(root / "store"), tracking_folder=str(ws.root),
                            registration=registration)
-        with environment(HYPERCUT_REVISION=git_revision()):
+        with source_at(git_revision()):
             run = execute(package, values, root, subprocess_runner(), say, cache=cache)
         lay_out(run, ws, root / "store")
         code, words = told(run, root / "store")
@@ -134,16 +135,6 @@ def source_image() -> str:
     for file in sorted(file for folder in ("hypercut_core", "components") for file in (tree / folder).rglob("*.py")):
         digest.update(file.relative_to(tree).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return f"hypercut-python:source-{digest.hexdigest()[:32]}"
-
-
-@contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set variables for the tasks' processes."""
-    import os
-    from unittest import mock
-
-    with mock.patch.dict(os.environ, variables):
-        yield
 
 
 class _Watch(logging.Filter):

@@ -63,7 +63,7 @@ def close_run(state: str, message: str, register: str, store: str, tracking_fold
     try:
         ended = state.upper() if state.upper().startswith("CANCEL") else "FAILED" if found.failed else "SUCCEEDED"
         close_parent(run, run_id, register, tracking_folder, ended, found.failed_step, found.reason)
-    except HypercutError as error:
+    except (HypercutError, OSError) as error:
         trouble = f"The MLflow run could not be ended: {error}"
         print(trouble, file=sys.stderr)
     write_text(summary, _summary(run, found, trouble))

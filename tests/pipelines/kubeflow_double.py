@@ -17,14 +17,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
-from conftest import ROOT
 
-SWAGGER = ROOT.parent / "shared/schemas/kfp_api_v2beta1.swagger.json"
+SWAGGER = Path(__file__).resolve().parents[3] / "shared/schemas/kfp_api_v2beta1.swagger.json"
 TIME = "2025-01-01T00:00:00Z"
 
 
@@ -206,8 +206,10 @@ class KubeflowDouble:
                 int(value)
         if query.get("filter"):
             asked = json.loads(query["filter"])
-            for predicate in asked["predicates"]:  # an enum's number is as good as its name, in protobuf's JSON
+            for predicate in asked["predicates"]:  # KFP's client writes these two as protobuf also reads them
                 predicate["operation"] = {1: "EQUALS"}.get(predicate["operation"], predicate["operation"])
+                if "stringValue" in predicate:
+                    predicate["string_value"] = predicate.pop("stringValue")
             self._check(asked, {"$ref": "#/definitions/v2beta1Filter"}, "filter")
         for name, what in known.items():
             if what["in"] == "body":
@@ -246,7 +248,8 @@ def _found(rows: list[dict[str, Any]], key: str, value: str) -> dict[str, Any]:
 def _listed(name: str, rows: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
         assert predicate["operation"] in (1, "EQUALS")
-        rows = [row for row in rows if row.get(predicate["key"]) == predicate["stringValue"]]
+        wanted = predicate.get("string_value", predicate.get("stringValue"))
+        rows = [row for row in rows if row.get(predicate["key"]) == wanted]
     rows = rows[:int(query.get("page_size", 10))]
     return {name: rows, "total_size": len(rows)} if rows else {}  # as protobuf leaves empty lists out
 

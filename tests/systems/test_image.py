@@ -24,6 +24,7 @@ from tests.systems.docker_engine import BASE, PATIENCE, ROOT, Docker, import_bas
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.system
+REVISION = git_revision()  # as it is when the image is built
 HARDENED = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
             "--security-opt=no-new-privileges")
 SMOKE = load(ROOT / "params.yaml", "smoke")
@@ -79,12 +80,11 @@ def inside(docker: Docker, image: str, script: str) -> str:
 
 def test_the_image_says_what_it_is(docker: Docker, image: str, capsys: pytest.CaptureFixture[str]) -> None:
     about = json.loads(docker("image", "inspect", tag(image)).stdout)[0]
-    revision = git_revision()
     labels = about["Config"]["Labels"]
-    assert revision
-    assert labels["org.opencontainers.image.revision"] == revision
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", REVISION)
+    assert labels["org.opencontainers.image.revision"] == REVISION
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert f"HYPERCUT_REVISION={revision}" in about["Config"]["Env"]
+    assert f"HYPERCUT_REVISION={REVISION}" in about["Config"]["Env"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", about["Config"]["User"])  # Kubernetes' runAsNonRoot needs a number
     assert about["Config"]["Entrypoint"] is None  # Kubeflow brings its own command
     with capsys.disabled():
