@@ -65,7 +65,6 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
-<<<<<<< HEAD
 class BadPipeline(HypercutError):
     """A compiled pipeline, or an image for it, that must not be uploaded."""
 
@@ -74,8 +73,6 @@ class ContainerError(HypercutError):
     """A container engine does not answer, or a pipeline step failed in its container."""
 
 
-=======
->>>>>>> wt-kfp
 class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 
