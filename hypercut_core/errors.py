@@ -65,6 +65,14 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
+class BadPipeline(HypercutError):
+    """A compiled pipeline, or an image for it, that must not be uploaded."""
+
+
+class ContainerError(HypercutError):
+    """A container engine does not answer, or a pipeline step failed in its container."""
+
+
 class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 

@@ -1,0 +1,143 @@
+"""A real dockerd with all its state in a temporary folder, a base image made without a registry, and ours on it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = ROOT / "build/systems"  # ignored by git, emptied by `make clean`
+PACKAGES = {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc", "debootstrap": "debootstrap"}
+BASE = "hypercut-test-base"
+MAKE_BASE = ("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates,wget", "bookworm")
+PATIENCE = 2400  # s; the machine may be busy
+# For work on these tests: the folder of an engine that runs already and keeps its layers; see `running_engine`.
+KEPT_ENGINE = "HYPERCUT_TEST_ENGINE"
+
+
+@dataclass(frozen=True)
+class Docker:
+    """The engine and how to speak to it: its socket is `folder`/docker.sock."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for programs that use the engine; the user's own Docker settings stay out of it."""
+        return {"DOCKER_HOST": f"unix://{self.folder}/docker.sock", "DOCKER_BUILDKIT": "0",
+                "DOCKER_CONFIG": f"{self.folder}/client"}
+
+    def __call__(self, *words: object, check: bool = True, timeout: float = PATIENCE
+                 ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(["docker", *map(str, words)], capture_output=True, text=True, timeout=timeout,
+                              check=False, env={**os.environ, **self.environment})
+        if check:
+            assert done.returncode == 0, f"docker {' '.join(map(str, words))}:\n{done.stdout}{done.stderr[-4000:]}"
+        return done
+
+
+@contextlib.contextmanager
+def running_engine() -> Iterator[Docker]:
+    """Start dockerd; on leaving, its processes, mounts and files are gone."""
+    if KEPT_ENGINE in os.environ:
+        yield Docker(Path(os.environ[KEPT_ENGINE]))
+        return
+    if os.geteuid() != 0:
+        pytest.skip("dockerd needs root")
+    _install()
+    folder = Path(tempfile.mkdtemp(prefix="hypercut-docker-"))  # short: a socket's path has 107 bytes at most
+    log = folder / "log"
+    words = ["dockerd", "--host", f"unix://{folder}/docker.sock", "--data-root", folder / "data", "--exec-root",
+             folder / "exec", "--pidfile", folder / "docker.pid", "--default-ulimit", "nofile=20000:20000",
+             "--iptables=false", "--bridge=none"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(list(map(str, words)), stdout=out, stderr=out, start_new_session=True)
+    docker = Docker(folder)
+    try:
+        _wait_until_ready(docker, process, log)
+        yield docker
+    finally:
+        _stop(docker, process)
+
+
+def import_base(docker: Docker) -> None:
+    """Load the base image, made by debootstrap on the first call on this machine."""
+    name = hashlib.sha256(" ".join(MAKE_BASE).encode()).hexdigest()[:16]
+    archive = CACHE / f"base-{name}.tar"
+    if not archive.is_file():
+        _make_base(archive)
+    docker("import", archive, BASE)
+
+
+def not_here(why: str) -> None:
+    if os.environ.get("REQUIRE_SYSTEMS") == "1":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def _install() -> None:
+    missing = sorted({package for command, package in PACKAGES.items() if shutil.which(command) is None})
+    if not missing:
+        return
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for command in (["apt-get", "update", "-qq"],
+                        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)
+    except (OSError, subprocess.SubprocessError) as error:
+        not_here(f"{missing} cannot be installed: {error}\n{getattr(error, 'stderr', '') or ''}")
+
+
+def _wait_until_ready(docker: Docker, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while docker("info", check=False, timeout=60).returncode != 0:
+        if process.poll() is not None or time.monotonic() > deadline:
+            not_here(f"dockerd does not start:\n{log.read_text(errors='replace')[-3000:]}")
+        time.sleep(0.2)
+
+
+def _make_base(archive: Path) -> None:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="hypercut-base-") as folder:
+        root, partial = Path(folder) / "root", Path(f"{archive}.{os.getpid()}")
+        try:
+            done = subprocess.run([*MAKE_BASE, root], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        finally:
+            _unmount(Path(folder))
+        if done.returncode != 0:
+            not_here(f"the base image cannot be made:\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}")
+        subprocess.run(["tar", "-C", root, "--exclude=./var/cache/apt/archives/*.deb",
+                        "--exclude=./var/lib/apt/lists/*", "-cf", partial, "."], check=True, timeout=PATIENCE)
+        partial.replace(archive)
+
+
+def _stop(docker: Docker, process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(Exception):  # one that does not answer is stopped below
+        left = docker("ps", "-aq", timeout=60).stdout.split()
+        if left:
+            docker("rm", "-f", *left, timeout=120)
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with its containerd: they are a session of their own
+        process.wait(60)
+    _unmount(docker.folder)
+    subprocess.run(["rm", "-rf", docker.folder], check=True, timeout=PATIENCE)  # 100,000 files: faster than Python
+
+
+def _unmount(folder: Path) -> None:
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
+    for place in sorted((place for place in mounts if place.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False, timeout=60)
