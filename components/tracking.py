@@ -27,6 +27,10 @@ EXPERIMENT = "hypercut"
 PARENT_TAG = "hypercut.pipeline"
 MODEL_FILE = "deblurrer.safetensors"  # inside every registered model
 _SECRET = re.compile(r"passw|secret|token|credential|api_?key|access_?key|private", re.IGNORECASE)
+_S3 = ("boto3", "botocore", "s3transfer")
+_KNOWN = ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic", *_S3)
+_STORE_REFUSED = re.compile(r"mlflow-artifacts/.*too many (?P<a>\d+) error|(?P<b>401|403|5\d\d) \w+ Error.*"
+                            r"mlflow-artifacts/", re.DOTALL)
 _URI_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -134,14 +138,25 @@ def explain(uri: str) -> Iterator[None]:
     except HypercutError:
         raise
     except Exception as error:
-        kind = type(error).__module__.split(".")[0]
-        if kind not in ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic"):
+        if type(error).__module__.split(".")[0] not in _KNOWN:
             raise
-        reason = _URI_LOGIN.sub("", str(error)).strip().splitlines()
-        first = reason[0][:300] if reason else type(error).__name__
-        raise RegistryError(f"MLflow failed ({first})", where=shown_uri(uri),
-                            remedy="check MLFLOW_TRACKING_URI and that its server runs, or unset it to use "
-                                   "a file in the workspace") from error
+        raise _failure(error, uri) from error
+
+
+def _failure(error: Exception, uri: str) -> RegistryError:
+    """What failed: the server, the store of the artifacts behind it, or S3 where clients write to it directly."""
+    text = _URI_LOGIN.sub("", str(error)).strip()
+    first = text.splitlines()[0][:300] if text else type(error).__name__
+    what = f"MLflow failed ({first})"
+    remedy = "check MLFLOW_TRACKING_URI and that its server runs, or unset it to use a file in the workspace"
+    refused = _STORE_REFUSED.search(text)
+    if refused:
+        what = f"the MLflow server cannot use its artifact store (it answers {refused['a'] or refused['b']})"
+        remedy = "read the server's log: its S3 keys, bucket or endpoint are wrong, or the store is full"
+    elif type(error).__module__.split(".")[0] in _S3:
+        what = f"the artifact store refuses the request ({first})"
+        remedy = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL"
+    return RegistryError(what, where=shown_uri(uri), remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -231,6 +246,8 @@ def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | No
             found = Path(mlflow.artifacts.download_artifacts(
                 f"{text}/artifacts/{MODEL_FILE}", dst_path=None if uri.startswith("sqlite:") else folder))
         except (mlflow.exceptions.MlflowException, OSError) as error:
+            if _STORE_REFUSED.search(str(error)):
+                raise _failure(error, uri) from error
             reason = str(error).splitlines()[0][:200]
             raise RegistryError(f"the model '{text}' cannot be fetched ({reason})", where=shown_uri(uri),
                                 remedy="run 'hypercut register-model' first, or give a model file") from error
@@ -247,6 +264,7 @@ def _mlflow() -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # a minute of silence, not four
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         with warnings.catch_warnings():
