@@ -1,5 +1,7 @@
 """One opener for local paths and s3:// URIs, and for footage at a DVC revision.
 
+A revision is a commit, tag or branch of the repository here, or of any other: `git+<address>@<revision>`.
+
 The only module that knows boto3, and the only one that reads the S3 variables of the environment:
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`,
 `AWS_DEFAULT_REGION` (boto3's own) and `MLFLOW_S3_ENDPOINT_URL` as a last resort.
@@ -11,12 +13,14 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from hypercut_core.errors import MissingExtra, StorageError
+from components.redaction import has_login, shown
+from hypercut_core.errors import HypercutError, MissingExtra, StorageError
 from hypercut_core.files import atomic_directory, atomic_file
 
 SCHEME = "s3://"
@@ -140,8 +144,12 @@ def local_path(uri: str | os.PathLike[str], cache: Path) -> Path:
     return target if target.exists() else download(os.fspath(uri), target)
 
 
-def fetch(uri: str, revision: str, cache: Path, repository: str = ".") -> Path:
+def fetch(uri: str, revision: str, cache: Path) -> Path:
     """A local path with `uri` as it lies there, or, if `revision` is set, as git and DVC have it then.
+
+    Args:
+        uri: with a revision: the path inside its repository.
+        revision: "", a revision of the repository here, or `git+<address>@<revision>`.
 
     Raises:
         StorageError: no such revision or path, or it may not be read.
@@ -152,37 +160,64 @@ def fetch(uri: str, revision: str, cache: Path, repository: str = ".") -> Path:
     if is_remote(uri):
         raise StorageError("a revision goes with a path that DVC tracks, not with a URI", where=uri,
                            remedy="leave 'revision' empty, or give the path in the repository")
-    target = cache / _cache_name(f"{uri}@{_commit(repository, revision)}")
+    repository, name = _split_revision(pinned(revision))
+    target = cache / _cache_name(f"{uri}@{repository}@{name}")
     if target.exists():
         return target
-    try:
-        from dvc.repo import Repo
-    except ImportError as error:
-        raise MissingExtra("dvc", "pipeline") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(target.with_name(f"{target.name}.fetch")) as folder:
-        try:
-            Repo.get(repository, uri, out=os.fspath(folder / "out"), rev=revision)
-        except Exception as error:  # DVC's errors have no common base that is public
-            tried = f"dvc get {repository} {uri} --rev {revision}"
-            raise StorageError(f"revision '{revision}' cannot be fetched ({_first_line(error)})", where=uri,
-                               remedy=f"check that '{tried}' works") from error
+        tried = f"dvc get {repository} {uri} --rev {name}"
+        with _dvc(uri, f"revision '{name}' cannot be fetched", f"check that '{tried}' works") as repo:
+            repo.get(repository, uri, out=os.fspath(folder / "out"), rev=name)
         (folder / "out").rename(target)
     shutil.rmtree(target.with_name(f"{target.name}.fetch"), ignore_errors=True)
     return target
 
 
-def _commit(repository: str, revision: str) -> str:
-    """The commit of a revision, so that a branch that moved is fetched again."""
-    import subprocess
+def pinned(revision: str) -> str:
+    """The same revision by its commit, so that a branch that moves on changes nothing that was fetched.
 
-    command = ["git", "-C", repository, "rev-parse", "--verify", "--quiet", "--end-of-options",
-               f"{revision}^{{commit}}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    if found.returncode:
-        raise StorageError(f"there is no revision '{revision}' in this repository", where=repository,
-                           remedy="name a commit, tag or branch; 'git log --oneline' shows some")
-    return found.stdout.strip()
+    Raises:
+        StorageError: no such repository or revision, or a login in the address; MissingExtra: no DVC.
+    """
+    repository, name = _split_revision(revision)
+    if not re.fullmatch(r"[0-9a-f]{40}", name):
+        with _dvc(repository, f"there is no revision '{name}' in this repository",
+                  "name a commit, tag or branch; 'git log --oneline' shows some") as repo, \
+                repo.open(repository, rev=name, uninitialized=True) as opened:
+            name = opened.get_rev()
+    return name if repository == "." else f"git+{repository}@{name}"
+
+
+def _split_revision(revision: str) -> tuple[str, str]:
+    """'v1' → ('.', 'v1'); 'git+<address>@v1' → (address, 'v1')."""
+    if not revision.startswith("git+"):
+        return ".", revision
+    repository, _, name = revision.removeprefix("git+").rpartition("@")
+    if not repository or not name:
+        raise StorageError("this is no revision of the form git+<address>@<revision>", where=shown(revision),
+                           remedy="end it with @ and a commit, tag or branch")
+    if has_login(repository) and not repository.startswith("ssh://"):
+        raise StorageError("the address holds a login, which would be recorded", where=shown(revision),
+                           remedy="give the address alone; git's credential helper knows the login")
+    return repository, name
+
+
+@contextlib.contextmanager
+def _dvc(where: str, what: str, remedy: str) -> Iterator[Any]:
+    """DVC's `Repo`, with its errors (they have no common base that is public) as ours."""
+    try:
+        from dvc.repo import Repo
+        from dvc.repo.open_repo import clean_repos
+    except ImportError as error:
+        raise MissingExtra("dvc", "pipeline") from error
+    try:
+        yield Repo
+    except HypercutError:
+        raise
+    except Exception as error:
+        raise StorageError(f"{what} ({_first_line(error)})", where=where, remedy=remedy) from error
+    finally:
+        clean_repos()  # clones lie in the temporary folder
 
 
 def _cache_name(uri: str) -> str:
@@ -244,4 +279,4 @@ def _refused(uri: str | os.PathLike[str], code: str) -> StorageError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0][:200]
+    return shown(str(error) or type(error).__name__).split("\n")[0][:200]

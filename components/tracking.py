@@ -2,6 +2,11 @@
 
 The server is MLFLOW_TRACKING_URI; without it an SQLite file in the workspace, artifacts beside it. A run id
 given by MLFLOW_RUN_ID (as Kubeflow's plugin does) is logged into as it is. Secrets are never logged.
+
+A parent belongs to a Kubeflow run (`pipeline_id`), or to a git revision with its parameters. Steps that start
+at the same moment agree on one: a lock file guards the local store; a server has no lock, but it refuses the
+second of two experiments with one name, so the first step that makes the experiment "hypercut.pipeline/..."
+(hidden at once) has named the parent for all.
 """
 
 from __future__ import annotations
@@ -12,26 +17,24 @@ import json
 import logging
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.redaction import clean, leaves, shown
+from components.tracking_failure import failure, store_refused
 from hypercut_core.errors import BadCheckpoint, HypercutError, MissingExtra, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "hypercut"
-PARENT_TAG = "hypercut.pipeline"
+PARENT_TAG = "hypercut.pipeline"  # of a parent: the key that its steps find it by
+PIPELINE_TAG = "hypercut.pipeline_id"  # of a parent and its children: the Kubeflow run
 MODEL_FILE = "deblurrer.safetensors"  # inside every registered model
-_SECRET = re.compile(r"passw|secret|token|credential|api_?key|access_?key|private", re.IGNORECASE)
-_S3 = ("boto3", "botocore", "s3transfer")
-_KNOWN = ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic", *_S3)
-_STORE_REFUSED = re.compile(r"mlflow-artifacts/.*too many (?P<a>\d+) error|(?P<b>401|403|5\d\d) \w+ Error.*"
-                            r"mlflow-artifacts/", re.DOTALL)
-_URI_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,12 @@ class StepRun:
 
     def metrics(self, figures: Mapping[str, Any], prefix: str = "") -> None:
         """Log all numbers of a nested dictionary, names joined by dots."""
-        for name, value in _numbers(figures, prefix):
-            self.client.log_metric(self.run_id, _plain_name(name), value)
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        found = [Metric(_plain_name(name), value, now, 0) for name, value in _numbers(figures, prefix)]
+        for start in range(0, len(found), 500):  # a server takes 1000 at once
+            self.client.log_batch(self.run_id, metrics=found[start:start + 500])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
@@ -64,7 +71,12 @@ def tracking_uri(workspace: Path) -> str:
 
 def shown_uri(uri: str) -> str:
     """The address without its user and password."""
-    return _URI_LOGIN.sub("", uri)
+    return shown(uri)
+
+
+def source_revision() -> str:
+    """The git revision that an image was built from: HYPERCUT_REVISION, which its build sets; "" elsewhere."""
+    return os.environ.get("HYPERCUT_REVISION", "").strip()
 
 
 def store_missing(workspace: Path) -> bool:
@@ -138,37 +150,24 @@ def explain(uri: str) -> Iterator[None]:
     except HypercutError:
         raise
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in _KNOWN:
+        told = failure(error, uri)
+        if told is None:
             raise
-        raise _failure(error, uri) from error
-
-
-def _failure(error: Exception, uri: str) -> RegistryError:
-    """What failed: the server, the store of the artifacts behind it, or S3 where clients write to it directly."""
-    text = _URI_LOGIN.sub("", str(error)).strip()
-    first = text.splitlines()[0][:300] if text else type(error).__name__
-    what = f"MLflow failed ({first})"
-    remedy = "check MLFLOW_TRACKING_URI and that its server runs, or unset it to use a file in the workspace"
-    refused = _STORE_REFUSED.search(text)
-    if refused:
-        what = f"the MLflow server cannot use its artifact store (it answers {refused['a'] or refused['b']})"
-        remedy = "read the server's log: its S3 keys, bucket or endpoint are wrong, or the store is full"
-    elif type(error).__module__.split(".")[0] in _S3:
-        what = f"the artifact store refuses the request ({first})"
-        remedy = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL"
-    return RegistryError(what, where=shown_uri(uri), remedy=remedy)
+        raise told  # noqa: B904 - it says itself which cause may be shown
 
 
 @contextlib.contextmanager
 def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None, experiment: str = EXPERIMENT) -> Iterator[StepRun]:
+        tags: Mapping[str, Any] | None = None, experiment: str = EXPERIMENT,
+        pipeline_id: str = "") -> Iterator[StepRun]:
     """Track one step: a child run of this pipeline's parent, or the run that MLFLOW_RUN_ID names.
 
     Args:
         step: name of the step and of its run.
         workspace: folder of the SQLite store if no server is set.
         params: parameters as nested dictionaries; secrets are left out.
-        tags: such as the git revision and data hashes; they and `params` also tell which parent is ours.
+        tags: such as the git revision and data hashes.
+        pipeline_id: the Kubeflow run whose parent is ours; "": `params` and the git revision tell it.
 
     Raises:
         MissingExtra, RegistryError.
@@ -176,15 +175,15 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
     mlflow = _mlflow()
     made = client(workspace)
     given = os.environ.get("MLFLOW_RUN_ID")
-    facts = clean(tags or {})
+    facts = clean(tags or {}) | ({PIPELINE_TAG: pipeline_id} if pipeline_id else {})
     settings = clean(params or {})
     with explain(tracking_uri(workspace)):
         if given:
             run_id = given
+            for name, value in facts.items():
+                made.set_tag(run_id, name, value)
         else:
-            with store_lock(workspace):
-                place = _experiment(made, experiment, workspace)
-                parent = _parent(made, place, facts, settings)
+            place, parent = _place_and_parent(made, workspace, experiment, facts, settings, pipeline_id)
             labels = {"mlflow.parentRunId": parent, "mlflow.runName": step, "hypercut.step": step, **facts}
             run_id = made.create_run(place, run_name=step, tags=labels).info.run_id
         prefix = f"{step}." if given else ""  # several steps may share a given run
@@ -195,7 +194,7 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
 
 
 def record(metrics: Mapping[str, Path], workspace: Path, *, params: Mapping[str, Any],
-           tags: Mapping[str, Any], experiment: str = EXPERIMENT) -> None:
+           tags: Mapping[str, Any], experiment: str = EXPERIMENT, pipeline_id: str = "") -> None:
     """Log finished steps, one child run a metrics file (step name to file); what is there already stays.
 
     Raises:
@@ -203,20 +202,68 @@ def record(metrics: Mapping[str, Path], workspace: Path, *, params: Mapping[str,
     """
     from hypercut_core.files import file_sha256, read_json
 
+    made = client(workspace)
     for step, path in metrics.items():
         if not path.is_file():
             continue
         digest = file_sha256(path)
-        made = client(workspace)
         with explain(tracking_uri(workspace)):
-            place = _experiment(made, experiment, workspace)
             query = f"tags.`hypercut.step` = '{step}' and tags.`hypercut.metrics_sha256` = '{digest}'"
-            if made.search_runs([place], query, max_results=1):
+            query += f" and tags.`{PIPELINE_TAG}` = '{pipeline_id}'" if pipeline_id else ""
+            if made.search_runs([_experiment(made, experiment, workspace)], query, max_results=1):
                 continue
         with run(step, workspace, params=params, tags={**tags, "hypercut.metrics_sha256": digest},
-                 experiment=experiment) as child:
+                 experiment=experiment, pipeline_id=pipeline_id) as child:
             child.metrics(read_json(path))
             child.artifact(path)
+
+
+def close_pipeline(pipeline_id: str, status: str, workspace: Path, *, failed_step: str = "", reason: str = "",
+                   experiment: str = EXPERIMENT, tags: Mapping[str, Any] | None = None) -> str:
+    """End the parent run of a Kubeflow run with its outcome; returns the MLflow run's id.
+
+    A run given by MLFLOW_RUN_ID is tagged and not ended: whoever made it ends it.
+
+    Args:
+        status: Kubeflow's final state: SUCCEEDED, FAILED, CANCELLED ...
+        failed_step: the step that failed, if one did.
+        reason: its error, for people.
+
+    Raises:
+        MissingExtra, RegistryError.
+    """
+    made = client(workspace)
+    outcome = {PIPELINE_TAG: pipeline_id, "hypercut.outcome": status.lower(), "hypercut.failed_step": failed_step,
+               "hypercut.reason": reason[:1000], **(tags or {})}
+    facts = {name: value for name, value in clean(outcome).items() if value}
+    with explain(tracking_uri(workspace)):
+        given = os.environ.get("MLFLOW_RUN_ID")
+        run_id = given or _place_and_parent(made, workspace, experiment, facts, {}, pipeline_id)[1]
+        for name, value in facts.items():
+            made.set_tag(run_id, name, value)
+        if not given:
+            made.set_terminated(run_id, {"SUCCEEDED": "FINISHED", "FAILED": "FAILED"}.get(status, "KILLED"))
+    return run_id
+
+
+def pipeline_address(pipeline_id: str, workspace: Path, experiment: str = EXPERIMENT) -> str:
+    """Where the parent run of a Kubeflow run can be looked at; "" if no step has logged yet.
+
+    Raises:
+        MissingExtra, RegistryError.
+    """
+    if store_missing(workspace):
+        return ""
+    made = client(workspace)
+    uri = tracking_uri(workspace)
+    with explain(uri):
+        found = made.get_experiment_by_name(experiment)
+        parent = _find_parent(made, found.experiment_id, _key(pipeline_id)) if found else None
+    if not found or not parent:
+        return ""
+    if uri.startswith("http"):
+        return f"{shown_uri(uri).rstrip('/')}/#/experiments/{found.experiment_id}/runs/{parent}"
+    return f"run {parent} in {shown_uri(uri)}"
 
 
 def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | None = None) -> Path:
@@ -246,18 +293,12 @@ def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | No
             found = Path(mlflow.artifacts.download_artifacts(
                 f"{text}/artifacts/{MODEL_FILE}", dst_path=None if uri.startswith("sqlite:") else folder))
         except (mlflow.exceptions.MlflowException, OSError) as error:
-            if _STORE_REFUSED.search(str(error)):
-                raise _failure(error, uri) from error
+            if store_refused(error):
+                raise
             reason = str(error).splitlines()[0][:200]
             raise RegistryError(f"the model '{text}' cannot be fetched ({reason})", where=shown_uri(uri),
                                 remedy="run 'hypercut register-model' first, or give a model file") from error
     return found
-
-
-def clean(values: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted names and text, without anything that looks like a secret."""
-    return {name: _URI_LOGIN.sub("", value if isinstance(value, str) else json.dumps(value, default=str))
-            for name, value in _leaves(values, "") if value is not None}
 
 
 def _mlflow() -> Any:
@@ -279,27 +320,71 @@ def _mlflow() -> Any:
 
 
 def _experiment(made: MlflowClient, name: str, workspace: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
     found = made.get_experiment_by_name(name)
-    if found is not None:
-        if found.lifecycle_stage == "deleted":
-            made.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-    local = tracking_uri(workspace).startswith("sqlite:")
-    location = (workspace.resolve() / "mlartifacts").as_uri() if local else None
-    return str(made.create_experiment(name, artifact_location=location))
+    if found is None:
+        local = tracking_uri(workspace).startswith("sqlite:")
+        location = (workspace.resolve() / "mlartifacts").as_uri() if local else None
+        try:
+            return str(made.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            found = made.get_experiment_by_name(name)  # another step may have made it since
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        made.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
 
 
-def _parent(made: MlflowClient, experiment: str, facts: dict[str, str], settings: dict[str, str]) -> str:
-    """The run of the whole pipeline: steps with the same code and parameters meet in one parent."""
+def _place_and_parent(made: MlflowClient, workspace: Path, experiment: str, facts: dict[str, str],
+                      settings: dict[str, str], pipeline_id: str) -> tuple[str, str]:
+    """Experiment and parent run of the whole pipeline; both are made by the first step that asks."""
     identity = json.dumps([facts.get("git"), settings], sort_keys=True)
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    key = _key(pipeline_id or hashlib.sha256(identity.encode()).hexdigest()[:16])
+    with store_lock(workspace):
+        place = _experiment(made, experiment, workspace)
+        parent = _find_parent(made, place, key)
+        if parent is None:
+            parent = made.create_run(place, run_name=f"pipeline {key[:8]}", tags=facts).info.run_id
+            first = parent if _store_file(workspace) else _first_parent(made, f"{place}/{key}", parent)
+            made.set_tag(first, PARENT_TAG, key)
+            if first != parent:
+                made.delete_run(parent)
+                return place, first
+            _log_params(made, parent, settings)
+            if not pipeline_id:  # nobody will say when it ends
+                made.set_terminated(parent)
+    return place, parent
+
+
+def _key(pipeline: str) -> str:
+    """An id as it may stand in a query."""
+    return pipeline if re.fullmatch(r"[\w.-]{1,100}", pipeline) else hashlib.sha256(pipeline.encode()).hexdigest()
+
+
+def _find_parent(made: MlflowClient, experiment: str, key: str) -> str | None:
     found = made.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    parent = made.create_run(experiment, run_name=f"pipeline {key[:8]}", tags={PARENT_TAG: key, **facts})
-    _log_params(made, parent.info.run_id, settings)
-    made.set_terminated(parent.info.run_id)
-    return str(parent.info.run_id)
+    return str(found[0].info.run_id) if found else None
+
+
+def _first_parent(made: MlflowClient, key: str, mine: str) -> str:
+    """The run that all steps of this pipeline take as their parent: `mine`, or that of a step before us."""
+    from mlflow.exceptions import MlflowException
+
+    name = f"{PARENT_TAG}/{key}"
+    try:
+        claim = made.create_experiment(name, tags={PARENT_TAG: mine})
+    except MlflowException as error:
+        held = made.get_experiment_by_name(name)  # a name stays taken when its experiment is deleted
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or held is None:
+            raise
+        first = str(held.tags[PARENT_TAG])
+        if made.get_run(first).info.lifecycle_stage == "deleted":  # by hand
+            made.restore_run(first)
+        return first
+    made.delete_experiment(claim)
+    return mine
 
 
 def _log_params(made: MlflowClient, run_id: str, settings: Mapping[str, str]) -> None:
@@ -312,17 +397,8 @@ def _log_params(made: MlflowClient, run_id: str, settings: Mapping[str, str]) ->
             made.log_batch(run_id, params=found[start:start + 100])
 
 
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if not _SECRET.search(str(name)):
-                yield from _leaves(inner, f"{prefix}.{name}" if prefix else str(name))
-    else:
-        yield prefix, value
-
-
 def _numbers(value: Any, prefix: str) -> Iterator[tuple[str, float]]:
-    for name, inner in _leaves(value, prefix):
+    for name, inner in leaves(value, prefix):
         if isinstance(inner, int | float):
             yield name, float(inner)
         elif isinstance(inner, list) and all(isinstance(one, int | float) for one in inner):

@@ -79,9 +79,19 @@ def register_model(ws: Workspace, p: Parameters) -> None:
     from components.register_model.step import register_model as step
 
     decision = step(ws.metrics("evaluate"), ws.deblurrer(p.deblurrer.objective), ws.report / "report.html",
-                    p.register, ws.metrics("register-model"), workspace=ws.root, provenance=provenance(ws, p))
+                    p.register, ws.metrics("register-model"), workspace=ws.root, provenance=provenance(ws, p),
+                    steps=step_metrics(ws, p))
     print(f"the gate says {'champion' if decision.promote else 'candidate only'}; "
           f"'hypercut gate --explain' tells why", file=sys.stderr)
+
+
+def step_metrics(ws: Workspace, p: Parameters) -> dict[str, Path]:
+    """Metrics files of the steps before register-model, which logs them: MLflow's import is slow, so once."""
+    names = ["synthesize-blur", "train-encoder", "assign-order",
+             *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate"]
+    return {"collect-footage": ws.manifest, "validate-footage": ws.verdict("validate-footage"),
+            **{name: ws.metrics(name) for name in names[:1]},
+            "validate-clips": ws.verdict("validate-clips"), **{name: ws.metrics(name) for name in names[1:]}}
 
 
 STEPS: dict[str, Callable[[Workspace, Parameters], None]] = {
@@ -139,25 +149,19 @@ def alone(ws: Workspace) -> Iterator[None]:
 
 def provenance(ws: Workspace, p: Parameters) -> dict[str, Any]:
     """What the report says of its origin; none of it goes into metrics."""
-    import platform
-
-    import torch
-
     from components.params import flat
-    from hypercut_core.files import file_sha256
+    from components.provenance import provenance as facts
 
-    facts: dict[str, Any] = {"seed": p.seed, "git": git_revision(), "python": platform.python_version(),
-                             "torch": torch.__version__, "hypercut": _version("hypercut"),
-                             "numpy": _version("numpy"), "threads": torch.get_num_threads()}
-    if ws.manifest.is_file():
-        facts["footage manifest (sha256)"] = file_sha256(ws.manifest)
     defaults = flat(type(p)())
-    return facts | {name: value for name, value in flat(p).items() if value != defaults[name]}
+    changed = {name: value for name, value in flat(p).items() if value != defaults[name]}
+    return facts(ws.manifest, p.seed, git_revision(), changed)
 
 
 def git_revision() -> str:
-    """Commit of the source tree, with "+changes" where files differ from it; "" outside git."""
+    """Commit of the source: the image's, or the tree's with "+changes" where files differ; "" outside git."""
     import subprocess
+
+    from components.tracking import source_revision
 
     tree = Path(__file__).resolve().parents[1]
 
@@ -166,17 +170,9 @@ def git_revision() -> str:
                               text=True, timeout=20, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        return source_revision() or git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return ""
 
 

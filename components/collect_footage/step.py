@@ -24,7 +24,7 @@ class CollectConfig:
     category: str = ""  # category of every source; empty: the first folder below the source
     categories: tuple[str, ...] = ()  # keep only these categories; empty: all
     licence: str = ""  # licence of the footage, recorded; empty: as SOURCES.md in the folder says, or unknown
-    revision: str = ""  # DVC/git revision to fetch the source at; empty: as it lies there
+    revision: str = ""  # DVC/git revision to fetch the source at, or git+<address>@<revision>; empty: as it lies
     on_bad: Literal["fail", "skip"] = "fail"  # unreadable sources: stop, or leave them out and record it
 
 
@@ -39,6 +39,9 @@ def collect_footage(config: CollectConfig, out: Path, seed: int, work: Path | No
         BadFootage: nothing usable, or a source that cannot be read (with its file and the remedy).
     """
     if config.source == "builtin":
+        if config.revision:
+            raise BadFootage("the built-in photos come with the package and have no revision",
+                             where="footage.revision", remedy="set footage.source to the path that it is of")
         manifest = _builtin(config)
     else:
         manifest = _collected(config, (work or out.parent.parent / "work") / "footage")
@@ -49,7 +52,8 @@ def collect_footage(config: CollectConfig, out: Path, seed: int, work: Path | No
 
 
 def _collected(config: CollectConfig, cache: Path) -> Manifest:
-    folder = storage.fetch(config.source, config.revision, cache)
+    revision = storage.pinned(config.revision) if config.revision else ""
+    folder = storage.fetch(config.source, revision, cache)
     findings = discover(folder, config.layout, config.categories, config.on_bad == "skip")
     if len(findings.sources) < 3:
         raise BadFootage(f"{len(findings.sources)} usable sources were found; train, val and test need one "
@@ -64,7 +68,7 @@ def _collected(config: CollectConfig, cache: Path) -> Manifest:
                    frames=row.frames, fps=row.fps, category=config.category or row.category,
                    licence=config.licence or known.get(row.path, "unknown"), split=split)
             for row, split in zip(findings.sources, splits, strict=True)]
-    return Manifest(kind=findings.kind, layout=findings.layout, root=root, revision=config.revision,
+    return Manifest(kind=findings.kind, layout=findings.layout, root=root, revision=revision,
                     sources=rows, problems=findings.problems, notes=findings.notes)
 
 

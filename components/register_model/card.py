@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.provenance import FOOTAGE, GIT, MANIFEST
+from components.redaction import shown as without_secrets
 from components.register_model.gate import FIGURES, PSSIM, RegisterConfig
 
 
@@ -89,7 +91,7 @@ frames = model.predict(photos)  # uint8 (B, H, W, 3) sRGB, any size -> uint8 (B,
 
 
 def _origin(figures: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    shown = {key: provenance[key] for key in ("git", "hypercut", "torch", "python", "seed")
+    shown = {key: provenance[key] for key in (GIT, FOOTAGE, MANIFEST, "hypercut", "torch", "python", "seed")
              if provenance.get(key) not in (None, "")}
     rows = [f"- {key}: {_short(value)}" for key, value in shown.items()]
     order = figures.get("order") or {}
@@ -108,4 +110,4 @@ def _count(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    return str(value).replace("\n", " ").replace("|", "/")[:120]
+    return without_secrets(str(value)).replace("\n", " ").replace("|", "/")[:120]

@@ -81,12 +81,14 @@ class Registry:
         return min(same, key=lambda one: one.number, default=None)
 
     def add(self, source: str, run_id: str, model_id: str | None, card: str,
-            figures: Mapping[str, Any]) -> Version:
+            figures: Mapping[str, Any], origin: Mapping[str, Any] | None = None) -> Version:
+        """A new version; `origin`: tags that say what it was made from."""
         with _expecting("RESOURCE_ALREADY_EXISTS"):
             self.client.create_registered_model(
                 self.name, description="One motion-blurred photo to the sharp frames behind it.")
         tags = {FIGURES_TAG: json.dumps(figures, sort_keys=True), SHA_TAG: str(figures["model_sha256"]),
-                TEST_SET_TAG: str(figures["test_set"])}
+                TEST_SET_TAG: str(figures["test_set"]),
+                **{f"hypercut.{name}": text for name, text in tracking.clean(origin or {}).items()}}
         made = self.client.create_model_version(self.name, source, run_id, tags=tags, description=card[:5000],
                                                 model_id=model_id)
         return _version(made)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from components import tracking
+from components.provenance import GIT
+from components.provenance import tags as origin_tags
 from components.register_model.card import model_card
 from components.register_model.gate import (
     GateDecision,
@@ -41,7 +43,7 @@ __all__ = ["RegisterConfig", "champion_file", "explain", "preview", "read_decisi
 def register_model(metrics: Path, model: Path, report: Path | None, config: RegisterConfig, out: Path, *,
                    workspace: Path | None = None, provenance: Mapping[str, Any] | None = None,
                    steps: Mapping[str, Path] | None = None, registration: Path | None = None,
-                   card: Path | None = None) -> GateDecision:
+                   card: Path | None = None, pipeline_id: str = "") -> GateDecision:
     """Register the default model of an evaluation and let the gate decide.
 
     Args:
@@ -55,6 +57,7 @@ def register_model(metrics: Path, model: Path, report: Path | None, config: Regi
             (logging them here saves every step MLflow's slow import).
         registration: where to write version number and run id; None: reports/registration.json.
         card: where to write the model card; None: reports/model-card.md.
+        pipeline_id: the Kubeflow run, whose steps share a parent run even if the model is known already.
 
     Raises:
         RegistryError: no registry, or the figures are of another model; BadCheckpoint: no model file.
@@ -70,11 +73,15 @@ def register_model(metrics: Path, model: Path, report: Path | None, config: Regi
     registry = open_registry(config, workspace)
     with tracking.explain(registry.uri):
         version = registry.find(candidate["model_sha256"], candidate)
-        if version is None:
-            facts = _facts(candidate, provenance or {})
-            tracking.record(steps or {}, workspace, experiment=config.experiment, **facts)
-            with tracking.run("register-model", workspace, experiment=config.experiment, **facts) as run:
-                version = _upload(registry, run, candidate, text, model, [metrics], report)
+        if version is None or pipeline_id:
+            facts = {**_facts(candidate, provenance or {}), "experiment": config.experiment,
+                     "pipeline_id": pipeline_id}
+            tracking.record(steps or {}, workspace, **facts)
+            with tracking.run("register-model", workspace, **facts) as run:
+                run.metrics(_numbers(candidate))
+                version = version or _upload(registry, run, candidate, text, model, [metrics], report,
+                                             facts["tags"])
+                run.tags({"hypercut.version": version.number})
         with tracking.store_lock(workspace):
             decision = _decide_and_point(registry, version, figures, config)
     write_text(card or workspace / "reports/model-card.md", text)
@@ -117,24 +124,27 @@ def champion_file(config: RegisterConfig, workspace: Path) -> Path | None:
 
 def _facts(candidate: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters and tags of all runs of this pipeline."""
-    params = {name: value for name, value in provenance.items() if name != "git"}
-    return {"params": params, "tags": {"git": provenance.get("git"), "test_set": candidate["test_set"],
+    params = {name: value for name, value in provenance.items() if name != GIT}
+    return {"params": params, "tags": {**origin_tags(provenance), "test_set": candidate["test_set"],
                                        "model_sha256": candidate["model_sha256"]}}
 
 
+def _numbers(candidate: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in candidate.items() if isinstance(value, int | float)}
+
+
 def _upload(registry: Registry, run: tracking.StepRun, candidate: Mapping[str, Any], card: str, model: Path,
-            files: list[Path], report: Path | None) -> Version:
+            files: list[Path], report: Path | None, tags: Mapping[str, Any]) -> Version:
     """Put the model, its card, figures and report into the run, and make a version of it."""
     with tempfile.TemporaryDirectory() as folder:
         card_file = Path(folder) / "model_card.md"
         card_file.write_text(card, encoding="utf-8")
-        run.metrics({name: value for name, value in candidate.items() if isinstance(value, int | float)})
         for file in [card_file, *files]:
             run.artifact(file)
         if report is not None and report.is_file():
             run.artifact(report, "report")
         source, model_id = log_pyfunc(model, int(candidate["frames"]), card_file)
-        return registry.add(source, run.run_id, model_id, card, candidate)
+        return registry.add(source, run.run_id, model_id, card, candidate, tags)
 
 
 def _decide_and_point(registry: Registry, version: Version, figures: Mapping[str, Any],

@@ -161,8 +161,9 @@ def _wanted(ports: dict[str, int]) -> dict[str, int]:
 
 def _stop_all(folder: Path) -> bool:
     """Clients before what they use; PostgreSQL by SIGINT, which ends its sessions; the gateway keeps no state."""
-    return any([stop(folder, name, signal.SIGINT if name == postgres.NAME else signal.SIGTERM,
-                     1.0 if name == s3_server.GATEWAY else 20.0) for name in reversed(SERVERS)])
+    stopped = [stop(folder, name, signal.SIGINT if name == postgres.NAME else signal.SIGTERM,
+                    1.0 if name == s3_server.GATEWAY else 20.0) for name in reversed(SERVERS)]
+    return any(stopped)
 
 
 @contextlib.contextmanager

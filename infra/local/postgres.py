@@ -20,7 +20,7 @@ def binaries() -> Path:
     """The newest version's folder; Debian keeps it out of PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
     folder = found[-1].parent if found else Path("/usr/bin")
-    need({command: "postgresql" for command in ("postgres", "initdb", "psql", "pg_isready")}, str(folder))
+    need(dict.fromkeys(("postgres", "initdb", "psql", "pg_isready"), "postgresql"), str(folder))
     return folder
 
 

@@ -96,7 +96,8 @@ def keys(folder: Path, user: str) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads((folder / f"secrets/s3-{user}.json").read_text())
     except (OSError, ValueError):
-        raise ServicesError("the S3 keys are not there", where=folder, remedy="run 'down --delete', then 'up'") from None
+        raise ServicesError("the S3 keys are not there", where=folder,
+                            remedy="run 'down --delete', then 'up'") from None
     return found
 
 
