@@ -18,20 +18,25 @@ NAME = "mlflow"
 def start(folder: Path, state: dict[str, Any]) -> None:
     """Start the server; on first use it makes its tables, which takes some seconds more."""
     _need_packages()
-    state["mlflow_port"] = port = free_port(state.get("mlflow_port", 0))
+    state["mlflow_port"] = free_port(state.get("mlflow_port", 0))
+    launch(folder, state, NAME, state["mlflow_port"], s3_server.credentials_file(folder, NAME))
+
+
+def launch(folder: Path, state: dict[str, Any], name: str, port: int, credentials: Path) -> None:
+    """Start a server called `name` on the running database, with the S3 keys of an AWS file, and wait for it."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers",
                "1", "--backend-store-uri", postgres.address(state),
                "--artifacts-destination", f"s3://{s3_server.BUCKETS[NAME]}"]
     environment = {
         "PGPASSFILE": str(folder / "secrets/pgpass"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(s3_server.credentials_file(folder, NAME)),
+        "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
         "AWS_DEFAULT_REGION": s3_server.REGION,
         "MLFLOW_S3_ENDPOINT_URL": s3_server.endpoint(state),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs are for its judges of language models
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    process = spawn(folder, NAME, command, environment)
-    wait_until(lambda: answers(port, "/health"), process, NAME, folder, patience=240)
+    process = spawn(folder, name, command, environment)
+    wait_until(lambda: answers(port, "/health"), process, name, folder, patience=240)
 
 
 def address(state: dict[str, Any]) -> str:
