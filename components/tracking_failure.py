@@ -10,7 +10,8 @@ from hypercut_core.errors import RegistryError
 
 _S3 = ("boto3", "botocore", "s3transfer")
 _KNOWN = ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic", *_S3)
-_STORE_REFUSED = re.compile(r"mlflow-artifacts/.*too many (?P<tried>\d+) error"
+# an exception in the server's upload ends in a 500 or, once the client tries again, in a closed connection
+_STORE_REFUSED = re.compile(r"mlflow-artifacts/.*(?:too many (?P<tried>\d+) error|Connection aborted|IncompleteRead)"
                             r"|(?P<once>401|403|5\d\d) \w+ Error.*mlflow-artifacts/", re.DOTALL)
 
 
@@ -42,6 +43,7 @@ def store_refused(error: Exception) -> bool:
 
 def _refusal(text: str) -> tuple[str, str]:
     found = _STORE_REFUSED.search(text)
-    answer = (found["tried"] or found["once"]) if found else "an error"
-    return (f"the MLflow server cannot use its artifact store (it answers {answer})",
+    answer = (found["tried"] or found["once"]) if found else None
+    told = f"it answers {answer}" if answer else "it breaks the connection off"
+    return (f"the MLflow server cannot use its artifact store ({told})",
             "read the server's log: its S3 keys, bucket or endpoint are wrong, or the store is full")

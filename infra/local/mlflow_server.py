@@ -49,4 +49,4 @@ def _need_packages() -> None:
     missing = [name for name in ("mlflow", "boto3", "psycopg") if find_spec(name) is None]
     if missing:
         raise ServicesError(f"the Python packages {', '.join(missing)} are not installed", where=sys.executable,
-                            remedy="run 'make setup', or pip install 'hypercut[server]'")
+                            remedy="run 'make setup', or pip install 'hypercut[tracking,s3]'")
