@@ -13,20 +13,20 @@ from infra.local import postgres, s3_server
 from infra.local.processes import ServicesError, answers, free_port, spawn, wait_until
 
 NAME = "mlflow"
+ARTIFACTS = f"s3://{s3_server.BUCKETS[NAME]}"
 
 
 def start(folder: Path, state: dict[str, Any]) -> None:
     """Start the server; on first use it makes its tables, which takes some seconds more."""
     _need_packages()
     state["mlflow_port"] = free_port(state.get("mlflow_port", 0))
-    launch(folder, state, NAME, state["mlflow_port"], s3_server.credentials_file(folder, NAME))
+    options = ["--host", "127.0.0.1", "--port", str(state["mlflow_port"]), "--workers", "1",
+               "--backend-store-uri", postgres.address(state), "--artifacts-destination", ARTIFACTS]
+    launch(folder, state, NAME, options, s3_server.credentials_file(folder, NAME))
 
 
-def launch(folder: Path, state: dict[str, Any], name: str, port: int, credentials: Path) -> None:
-    """Start a server called `name` on the running database, with the S3 keys of an AWS file, and wait for it."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers",
-               "1", "--backend-store-uri", postgres.address(state),
-               "--artifacts-destination", f"s3://{s3_server.BUCKETS[NAME]}"]
+def launch(folder: Path, state: dict[str, Any], name: str, options: list[str], credentials: Path) -> None:
+    """Start a server called `name` with the S3 keys of an AWS file, and wait until it answers."""
     environment = {
         "PGPASSFILE": str(folder / "secrets/pgpass"),
         "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
@@ -35,7 +35,8 @@ def launch(folder: Path, state: dict[str, Any], name: str, port: int, credential
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs are for its judges of language models
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    process = spawn(folder, name, command, environment)
+    port = int(options[options.index("--port") + 1])
+    process = spawn(folder, name, [sys.executable, "-m", "mlflow", "server", *options], environment)
     wait_until(lambda: answers(port, "/health"), process, name, folder, patience=240)
 
 

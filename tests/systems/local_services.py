@@ -76,6 +76,7 @@ class Services:
         """A command pointed at these servers."""
         done = subprocess.run([*map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE,
                               check=False, env={**clean_environment(), **self.env, "PYTHONPATH": str(ROOT),
+                                                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                                                 "DVC_NO_ANALYTICS": "1", **env})
         self.said += [done.stdout, done.stderr]
         if check:
@@ -103,6 +104,6 @@ def running_services(folder: Path) -> Iterator[Services]:
         bring_up("--in-memory", "--state", folder)
         exports = services("env", "--state", folder).stdout
         pairs = (shlex.split(line)[1].split("=", 1) for line in exports.splitlines())
-        yield Services(folder, {name: value for name, value in pairs})
+        yield Services(folder, dict(pairs))
     finally:
         services("down", "--delete", "--state", folder)

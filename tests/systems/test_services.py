@@ -8,20 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from local_services import ROOT, Services, bring_up, running_services, services
+import yaml
+from local_services import ROOT, Services, bring_up, clean_environment, running_services, services
 from made_footage import pan, write_video
 from PIL import Image
 
+from components import storage
 from components.params import explained, load
+from hypercut_core.errors import StorageError
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.system
@@ -145,13 +152,28 @@ def test_footage_is_read_from_the_bucket_and_wrong_keys_are_told(up: Services, t
     up.hypercut(*words, cwd=tmp_path)
     assert len(collected(tmp_path / "ws")) == 3
 
-    wrong = {"AWS_SECRET_ACCESS_KEY": "w" * 40}
     words = ("collect-footage", "-w", "other", "--set", "footage.source=s3://hypercut/footage")
-    assert "refuses the credentials (SignatureDoesNotMatch)" in up.refused(*words, cwd=tmp_path, **wrong)
-    assert "(InvalidAccessKeyId)" in up.refused(*words, cwd=tmp_path, AWS_ACCESS_KEY_ID="nobody")
-    foreign = "footage.source=s3://mlflow-artifacts/1"
-    assert "(AccessDenied)" in up.refused("collect-footage", "-w", "other", "--set", foreign, cwd=tmp_path)
+    said = up.refused(*words, cwd=tmp_path, AWS_SECRET_ACCESS_KEY="w" * 40)
+    assert "refuses the credentials (SignatureDoesNotMatch)" in said
     assert not (tmp_path / "other/data").exists()
+
+
+@pytest.mark.parametrize(("where", "key", "says"), [
+    ("s3://hypercut/footage", "nobody", "(InvalidAccessKeyId)"),
+    ("s3://mlflow-artifacts/1", "", "(AccessDenied)"),  # the clients' keys are not for the server's bucket
+    ("s3://nowhere/footage", "", "there is no such bucket"),
+])
+def test_other_refusals_of_the_real_server(up: Services, monkeypatch: pytest.MonkeyPatch, where: str, key: str,
+                                           says: str) -> None:
+    for name, value in {**up.env, **({"AWS_ACCESS_KEY_ID": key} if key else {})}.items():
+        monkeypatch.setenv(name, value)
+    storage._client.cache_clear()
+    try:
+        with pytest.raises(StorageError, match=re.escape(says)) as caught:
+            storage.list_files(where)
+    finally:
+        storage._client.cache_clear()
+    assert [secret for secret in up.secrets() if secret in str(caught.value)] == []
 
 
 def test_artifacts_written_to_s3_directly_with_wrong_keys_are_refused_in_one_paragraph(
@@ -165,27 +187,52 @@ def test_artifacts_written_to_s3_directly_with_wrong_keys_are_refused_in_one_par
     assert "w" * 40 not in said
 
 
-def test_a_server_with_wrong_keys_is_told_from_a_server_that_is_down(up: Services, trained: Path,
-                                                                     tmp_path: Path) -> None:
+def cluster_options(up: Services, port: int) -> list[str]:
+    """The options of infra/kubernetes/mlflow.yaml's container, its four addresses replaced by those here."""
+    from infra.local import mlflow_server, postgres
+
+    documents = yaml.safe_load_all((ROOT / "infra/kubernetes/mlflow.yaml").read_text())
+    [pod] = [document["spec"]["template"]["spec"] for document in documents if document["kind"] == "Deployment"]
+    options = dict(option.split("=", 1) for option in pod["containers"][0]["args"])
+    here = {"--host": "127.0.0.1", "--port": str(port), "--backend-store-uri": postgres.address(up.state),
+            "--artifacts-destination": mlflow_server.ARTIFACTS}
+    assert here.keys() < options.keys()
+    return [word for option in {**options, **here}.items() for word in option]
+
+
+def answer(port: int, host: str) -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get?experiment_id=0",
+                                     headers={"Host": host})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_cluster_s_server_knows_its_names_and_with_wrong_keys_is_told_from_one_that_is_down(
+        up: Services, trained: Path, tmp_path: Path) -> None:
     from infra.local import mlflow_server, processes
 
     wrong = tmp_path / "wrong.ini"
     wrong.write_text("[default]\naws_access_key_id = nobody\naws_secret_access_key = " + "w" * 40 + "\n")
     port, name = processes.free_port(), "mlflow-wrong-keys"
-    at = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    words = ("register-model", *SMOKE, "-w", trained, "--set", "register.name=refused")
     try:
-        mlflow_server.launch(up.folder, up.state, name, port, wrong)
-        said = up.refused(*words, cwd=trained, **at)
-        assert "the MLflow server cannot use its artifact store" in said
-        assert "its S3 keys, bucket or endpoint are wrong" in said
-        said = up.refused("restore", "x.png", "-o", "out", "-w", "elsewhere", cwd=tmp_path, **at)
-        assert "the MLflow server cannot use its artifact store (it answers 40" in said
+        mlflow_server.launch(up.folder, up.state, name, cluster_options(up, port), wrong)
+        service = yaml.safe_load((ROOT / "infra/kubernetes/services.yaml").read_text())["data"]
+        assert answer(port, service["MLFLOW_TRACKING_URI"].removeprefix("http://")) == 200
+        assert answer(port, "elsewhere.example.org") == 403
+        at = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+        words = ("register-model", *SMOKE, "-w", trained, "--set", "register.name=refused")
+        for command in (words, ("restore", "x.png", "-o", "out", "-w", tmp_path)):
+            said = up.refused(*command, cwd=trained, **at)
+            assert "the MLflow server cannot use its artifact store" in said
+            assert "its S3 keys, bucket or endpoint are wrong" in said
     finally:
         processes.stop(up.folder, name)
-    assert "w" * 40 not in (up.folder / f"logs/{name}.log").read_text()
-    said = up.refused("restore", "x.png", "-o", "out", "-w", "elsewhere", cwd=tmp_path, **at)
-    assert "check MLFLOW_TRACKING_URI and that its server runs" in said
+    log = (up.folder / f"logs/{name}.log").read_text()
+    assert "InvalidAccessKeyId" in log
+    assert "w" * 40 not in log
 
 
 @pytest.fixture
@@ -352,10 +399,6 @@ def wait_until_gone(folder: Path, *names: str) -> None:
 
 def test_a_missing_program_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
     """With a PATH that has nothing of Ceph: nothing is started or left behind."""
-    import subprocess
-
-    from local_services import clean_environment
-
     (tmp_path / "bin").mkdir()
     for name in ("sh", "dirname", "setpriv"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
