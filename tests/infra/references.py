@@ -95,9 +95,9 @@ def unmatched(documents: list[Document]) -> list[str]:
     wrong = []
     for document in documents:
         spec, kind = document.get("spec", {}), document["kind"]
-        if kind in ("Deployment", "StatefulSet"):
-            if not selects(spec["selector"], spec["template"]["metadata"]["labels"]):
-                wrong.append(f"{label(document)} does not select its own pods")
+        if kind in ("Deployment", "StatefulSet") and \
+                not selects(spec["selector"], spec["template"]["metadata"]["labels"]):
+            wrong.append(f"{label(document)} does not select its own pods")
         if kind == "StatefulSet" and spec["serviceName"] not in names(documents, "Service"):
             wrong.append(f"{label(document)}: no service {spec['serviceName']}")
         if kind == "Service":

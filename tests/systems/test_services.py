@@ -133,7 +133,7 @@ def test_the_champion_restores_a_photo_from_another_workspace(up: Services, trai
 
 def videos(folder: Path, first: int) -> dict[str, str]:
     for seed in range(first, first + 3):
-        write_video(folder / f"hand/{seed}.mp4", pan(seed, 8, 2.0, 48, 64))
+        write_video(folder / f"hand/{seed}.mp4", pan(seed, 8, 2.0, 96, 128))
     return digests(folder)
 
 
