@@ -34,9 +34,6 @@ def launch(folder: Path, state: dict[str, Any], name: str, options: list[str], c
         "MLFLOW_S3_ENDPOINT_URL": s3_server.endpoint(state),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs are for its judges of language models
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        # else clients fetch models from S3 by signed addresses, which then stand in logs and errors
-        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
-        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
     }
     port = int(options[options.index("--port") + 1])
     process = spawn(folder, name, [sys.executable, "-m", "mlflow", "server", *options], environment)
