@@ -19,7 +19,6 @@ import logging
 import os
 import re
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.redaction import clean, leaves, shown
+from components.tracking_failure import failure, store_refused
 from hypercut_core.errors import BadCheckpoint, HypercutError, MissingExtra, RegistryError
 
 if TYPE_CHECKING:
@@ -158,15 +158,10 @@ def explain(uri: str) -> Iterator[None]:
     except HypercutError:
         raise
     except Exception as error:
-        kind = type(error).__module__.split(".")[0]
-        if kind not in ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic"):
+        told = failure(error, uri)
+        if told is None:
             raise
-        reason = shown(str(error)).strip().splitlines()
-        first = reason[0][:300] if reason else type(error).__name__
-        told = "".join(traceback.format_exception(error))
-        raise RegistryError(f"MLflow failed ({first})", where=shown_uri(uri),
-                            remedy="check MLFLOW_TRACKING_URI and that its server runs, or unset it to use "
-                                   "a file in the workspace") from (error if shown(told) == told else None)
+        raise told  # noqa: B904 - it says itself which cause may be shown
 
 
 @contextlib.contextmanager
@@ -305,6 +300,8 @@ def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | No
             found = Path(mlflow.artifacts.download_artifacts(
                 f"{text}/artifacts/{MODEL_FILE}", dst_path=None if uri.startswith("sqlite:") else folder))
         except (mlflow.exceptions.MlflowException, OSError) as error:
+            if store_refused(error):
+                raise
             reason = str(error).splitlines()[0][:200]
             raise RegistryError(f"the model '{text}' cannot be fetched ({reason})", where=shown_uri(uri),
                                 remedy="run 'hypercut register-model' first, or give a model file") from error
@@ -315,6 +312,10 @@ def _mlflow() -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # a minute of silence, not four
+    # all artifacts through the server: signed S3 addresses would stand in logs and errors
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         with warnings.catch_warnings():
