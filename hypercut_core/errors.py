@@ -81,10 +81,6 @@ class Interrupted(HypercutError):
     """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
 
 
-class BadPipeline(HypercutError):
-    """A compiled pipeline, or an image for it, that must not be uploaded."""
-
-
 class MissingExtra(HypercutError):
     """An optional dependency is not installed."""
 
