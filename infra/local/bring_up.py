@@ -41,6 +41,7 @@ def up(folder: Path, *, in_memory: bool = False, ports: dict[str, int] | None = 
     Raises:
         ServicesError: a program is missing or does not start; then nothing is left running.
     """
+    mlflow_server.need_packages()
     with _held(folder) as state:
         if all(running(folder, name) for name in SERVERS):
             return state

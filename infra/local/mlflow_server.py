@@ -16,9 +16,18 @@ NAME = "mlflow"
 ARTIFACTS = f"s3://{s3_server.BUCKETS[NAME]}"
 
 
+def need_packages() -> None:
+    """Check this Python before anything is started: the gateway's buckets take boto3 too."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("mlflow", "boto3", "psycopg") if find_spec(name) is None]
+    if missing:
+        raise ServicesError(f"the Python packages {', '.join(missing)} are not installed", where=sys.executable,
+                            remedy="run 'make setup', or pip install 'hypercut[tracking,s3]'")
+
+
 def start(folder: Path, state: dict[str, Any]) -> None:
     """Start the server; on first use it makes its tables, which takes some seconds more."""
-    _need_packages()
     state["mlflow_port"] = free_port(state.get("mlflow_port", 0))
     options = ["--host", "127.0.0.1", "--port", str(state["mlflow_port"]), "--workers", "1",
                "--backend-store-uri", postgres.address(state), "--artifacts-destination", ARTIFACTS]
@@ -42,12 +51,3 @@ def launch(folder: Path, state: dict[str, Any], name: str, options: list[str], c
 
 def address(state: dict[str, Any]) -> str:
     return f"http://127.0.0.1:{state['mlflow_port']}"
-
-
-def _need_packages() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("mlflow", "boto3", "psycopg") if find_spec(name) is None]
-    if missing:
-        raise ServicesError(f"the Python packages {', '.join(missing)} are not installed", where=sys.executable,
-                            remedy="run 'make setup', or pip install 'hypercut[tracking,s3]'")

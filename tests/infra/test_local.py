@@ -154,6 +154,16 @@ def test_the_command_line(repository: Path, tmp_path: Path, words: tuple[str, ..
     assert "Traceback" not in done.stderr
 
 
+def test_a_python_without_the_packages_is_told_before_anything_starts(repository: Path, tmp_path: Path) -> None:
+    code = "import sys; from infra.local.bring_up import main; sys.exit(main(['up', '--state', sys.argv[1]]))"
+    done = subprocess.run([sys.executable, "-S", "-c", code, tmp_path / "state"], cwd=repository, text=True,
+                          capture_output=True, timeout=120, check=False)  # -S: no site-packages
+    assert done.returncode == 2, done.stderr
+    assert "the Python packages mlflow, boto3, psycopg are not installed" in done.stderr
+    assert "make setup" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(ServicesError, match="the state file is damaged"):

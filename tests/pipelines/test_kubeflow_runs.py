@@ -26,6 +26,14 @@ QUICK = Pace(poll=0.01, patience=0.3, first_pause=0.01, longest_pause=0.05)
 
 
 @pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works as in a terminal; a shell's background job would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeflowDouble]:
     import kfp
 
@@ -308,6 +316,7 @@ def test_waiting_no_longer_than_asked(double: KubeflowDouble, job: Job) -> None:
         wait(connect(double, namespace="team"), run_id, lambda line: None, Pace(poll=0.01, timeout=0.1))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_looking_away_leaves_the_run_alone(double: KubeflowDouble, job: Job) -> None:
     run_id = begin(double, job)
     double.script = looks(("RUNNING", []))
@@ -317,6 +326,7 @@ def test_looking_away_leaves_the_run_alone(double: KubeflowDouble, job: Job) -> 
     assert "TerminateRun" not in double.calls
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(("operation", "says"), [("ListPipelines", "before a run was started"),
                                                  ("CreateRun", "it may run")])
 def test_an_interrupt_says_what_was_started(double: KubeflowDouble, job: Job, operation: str, says: str) -> None:
