@@ -77,7 +77,8 @@ def import_base(docker: Docker) -> None:
     archive = CACHE / f"base-{name}.tar"
     if not archive.is_file():
         _make_base(archive)
-    docker("import", archive, BASE)
+    if docker("image", "inspect", BASE, check=False).returncode:  # a second import would be another image
+        docker("import", archive, BASE)
 
 
 def not_here(why: str) -> None:
