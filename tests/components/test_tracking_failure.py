@@ -62,6 +62,7 @@ def test_a_server_that_cannot_reach_its_store(server: http.server.ThreadingHTTPS
 
 
 def test_a_server_that_is_down(server: http.server.ThreadingHTTPServer, tmp_path: Path) -> None:
+    server.shutdown()  # else the thread still polls the closed socket, and the kernel takes one connection more
     server.server_close()
     told = uploaded(f"http://127.0.0.1:{server.server_port}", tmp_path / "x")
     assert "check MLFLOW_TRACKING_URI and that its server runs" in str(told)
