@@ -1,9 +1,8 @@
 """The image, built for real without a registry, and the pipeline in containers of it.
 
 As in a hardened cluster: not root, a read-only root file system, no network, no capability.
+No `from __future__ import annotations` here: components are defined below.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
