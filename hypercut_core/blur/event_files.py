@@ -61,7 +61,8 @@ def read_events(path: AnyPath, height: int | None = None, width: int | None = No
         raise _bad(f"files of events end in {', '.join(READERS)}", file)
     try:
         columns = reader(file)
-    except (ValueError, UserWarning, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, MemoryError) as error:
+    except (ValueError, UserWarning, KeyError, OSError, EOFError, RuntimeError, MemoryError,
+            zipfile.BadZipFile) as error:
         raise _bad(f"the events cannot be read ({str(error).splitlines()[0][:120] if str(error) else 'damaged'})",
                    file) from error
     return _checked(columns, file, height, width, unit)
@@ -72,9 +73,10 @@ def write_events(path: AnyPath, events: Events) -> None:
     file = Path(path)
     with atomic_file(file) as partial, partial.open("wb") as stream:
         if file.suffix.lower() == ".npz":
-            more = {} if events.channel is None else {"channel": events.channel}
-            np.savez_compressed(stream, x=events.x, y=events.y, t=events.t, p=events.p, height=events.height,
-                                width=events.width, **more)
+            arrays: dict[str, Any] = {key: getattr(events, key) for key in ("x", "y", "t", "p", "height", "width")}
+            if events.channel is not None:
+                arrays["channel"] = events.channel
+            np.savez_compressed(stream, **arrays)
         else:
             stream.write(b"t,x,y,p\n")
             np.savetxt(stream, np.column_stack([events.t, events.x, events.y, events.p]),

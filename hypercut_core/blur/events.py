@@ -80,7 +80,7 @@ def simulate_events(frames: np.ndarray, times: np.ndarray, config: EventConfig,
     place, t, p = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(t, kind="stable")
     channel, y, x = np.unravel_index(place[order], shape)
-    return Events(x.astype(np.int32), y.astype(np.int32), t[order], p[order], *shape[1:],
+    return Events(x.astype(np.int32), y.astype(np.int32), t[order], p[order], shape[1], shape[2],
                   channel.astype(np.uint8) if config.colour else None)
 
 

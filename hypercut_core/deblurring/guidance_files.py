@@ -19,6 +19,7 @@ transparent is at rest. `paint` makes such a picture of a map.
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def stroke_guidance(document: Any, height: int, width: int,
     for corners, number in read.regions:
         draw.polygon(corners, fill=number)
     for start, end, radius, number in read.segments:
-        draw.line([start, end], fill=number, width=max(1, round(2 * radius)))
+        draw.line([*min(start, end), *max(start, end)], fill=number, width=max(1, round(2 * radius)))
         for x, y in (start, end):
             draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=number)
     return DIRECTIONS.guidance(torch.from_numpy(np.array(canvas)).long())[None]
@@ -145,7 +146,7 @@ class _Strokes:
         if not 0 < radius <= 10_000:
             raise self._wrong(f"{name}.radius is not in 0 .. 10000")
         radius *= sum(self.scale) / 2
-        return [(a, b, radius, number) for a, b in zip(points, points[1:], strict=False)
+        return [(a, b, radius, number) for a, b in itertools.pairwise(points)
                 if (number := _class(b[0] - a[0], b[1] - a[1]))]
 
     def _region(self, entry: Any, name: str) -> tuple[list[Point], int]:

@@ -48,7 +48,7 @@ def build_deblurrer(config: Config, frames: int = 7) -> Deblurrer:
     for kind, made in ((EvenOddDeblurrer, DeblurrerConfig), (CascadeDeblurrer, CascadeConfig),
                        (RecurrentDeblurrer, RecurrentConfig), (GuidedDeblurrer, GuidedConfig)):
         if isinstance(config, made):
-            return kind(config, frames)  # type: ignore[arg-type, return-value]
+            return kind(config, frames)  # type: ignore[arg-type]
     raise TypeError(f"no deblurrer is described by {type(config).__name__}")
 
 
@@ -84,7 +84,7 @@ def load_deblurrer(path: str | os.PathLike[str], views: int | None = None) -> De
         raise BadCheckpoint(f"the description of the model cannot be used ({error})", where=path,
                             remedy="train the model again with this version") from error
     load_weights(path, model, tensors)
-    model.card = info.get("card", {})  # type: ignore[assignment]
+    model.card = info.get("card", {})
     return model.eval()
 
 

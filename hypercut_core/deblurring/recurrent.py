@@ -94,7 +94,8 @@ class FlowDecoder(nn.Module):
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def forward(self, hidden: Tensor) -> list[Tensor]:
-        x, flows = F.leaky_relu(self.bottom(hidden), 0.1), []
+        x = F.leaky_relu(self.bottom(hidden), 0.1)
+        flows: list[Tensor] = []
         for level, head in zip(self.levels, self.heads, strict=True):
             x = F.leaky_relu(level(_doubled(x) if flows else x), 0.1)
             flows.append(2 * _doubled(flows[-1]) + head(x) if flows else head(x))

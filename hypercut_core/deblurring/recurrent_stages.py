@@ -111,8 +111,8 @@ def stage_parameters(model: RecurrentDeblurrer, video_encoder: VideoEncoder, sta
     Raises:
         BadParameters: no such stage.
     """
-    own = [] if model.middle is None else [model.middle]
-    stages = {1: [video_encoder, model.decoder], 2: [model.encoder, *own], 3: [model]}
+    own: list[nn.Module] = [] if model.middle is None else [model.middle]
+    stages: dict[int, list[nn.Module]] = {1: [video_encoder, model.decoder], 2: [model.encoder, *own], 3: [model]}
     if stage not in stages:
         raise BadParameters(f"there is no training stage {stage}", where="stage", remedy="choose 1, 2 or 3")
     for module in stages[stage]:

@@ -13,7 +13,7 @@ SMALL, PHOTO, ODD = (240, 320), (720, 1280), (211, 317)
 
 
 def count(make: Callable[[], Any], call: Callable[[Any, Tensor], Tensor], size: tuple[int, int] = SMALL,
-          parts: Callable[[nn.Module], list[nn.Module]] = lambda model: [model]) -> tuple[float, float, tuple[int, ...]]:
+          parts: Callable[[Any], list[nn.Module]] = lambda model: [model]) -> tuple[float, float, tuple[int, ...]]:
     """Millions of parameters (of `parts`), billions of multiply-adds, and the shape of the output."""
     with torch.device("meta"), torch.no_grad():
         model = make()

@@ -141,8 +141,8 @@ def test_it_survives_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [
     ("model", "transformer"), ("frames", 5), ("config", {"width": 10**9}), ("config", {"width": 8, "depth": 3}),
-    ("config", {"width": "8"}), ("config", {"response": "log"}), ("config", {"width": 16, "side_width": 8, "colour": 4}),
-    ("config", None)])
+    ("config", {"width": "8"}), ("config", {"response": "log"}), ("config", None),
+    ("config", {"width": 16, "side_width": 8, "colour": 4})])
 def test_files_that_describe_something_else_are_refused(tmp_path: Path, key: str, value: object) -> None:
     path = tmp_path / "m.safetensors"
     save_deblurrer(path, lively(), {})

@@ -73,13 +73,13 @@ def test_a_grey_sensor_gives_40_db_on_a_grey_scene() -> None:
 @pytest.mark.parametrize("number", range(len(CLIPS)))
 @pytest.mark.parametrize("colour", [False, True])
 def test_c_is_recovered_within_two_percent(number: int, colour: bool) -> None:
-    blurry, sharp, counts = observe(CLIPS[number], threshold=0.05, colour=colour)
+    blurry, _sharp, counts = observe(CLIPS[number], threshold=0.05, colour=colour)
     found = find_threshold(blurry, counts)
     assert found == pytest.approx(0.05, rel=0.02)
 
 
 def test_c_of_each_frame_and_of_the_clip_agree() -> None:
-    blurry, sharp, counts = observe(CLIPS[0][:, :64, :64], threshold=0.1, colour=True)
+    blurry, _sharp, counts = observe(CLIPS[0][:, :64, :64], threshold=0.1, colour=True)
     each = find_frame_thresholds(blurry, counts)
     assert each.shape == (7,)
     assert (each / 0.1 - 1).abs().max() < 0.1
@@ -195,6 +195,6 @@ def test_counts_of_another_size_are_refused() -> None:
 
 
 def test_the_mean_of_the_frames_is_the_photo_before_rounding() -> None:
-    blurry, sharp, counts = observe(CLIPS[0], threshold=0.1)
+    blurry, _sharp, counts = observe(CLIPS[0], threshold=0.1)
     made = to_linear(MODEL(blurry, counts, 0.1)).mean(1)
     torch.testing.assert_close(made, to_linear(blurry), atol=1e-5, rtol=0)
