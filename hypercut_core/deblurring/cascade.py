@@ -102,7 +102,7 @@ def each_channel(network: nn.Module, *images: Tensor) -> Tensor:
 class CascadeDeblurrer(nn.Module):
     """Blurry image (B, 3, H, W) in [0, 1] to 7 sharp frames (B, 7, 3, H, W), not clipped; any H and W >= 1.
 
-    Source: Jin et al. 2018, sections 3.2 and 4 (networks), figure 3 (their order).
+    Source: Jin et al. 2018, the networks and their order.
 
     Raises:
         BadParameters: another number of frames than 7 is asked for.

@@ -1,4 +1,4 @@
-"""Guidance maps: for each pixel one of four directions of motion, or rest (Zhong et al. 2022, section 3.1).
+"""Guidance maps: for each pixel one of four directions of motion, or rest (Zhong et al. 2022, motion guidance).
 
 A map is (B, 2, H, W) with values -1, 0, 1: the signs of the motion to the right and of the motion downwards over
 the exposure. Both are 0 where nothing moves, and neither is 0 elsewhere. ``-guidance`` is the same motion with

@@ -45,7 +45,7 @@ class GuidedConfig:
 
 
 class DecompositionStage(nn.Module):
-    """One stage, (B, inputs, H, W) to (B, outputs, H, W), H and W multiples of 4 (Zhong et al. 2022, section 3.2)."""
+    """One stage (Zhong et al. 2022): (B, inputs, H, W) to (B, outputs, H, W), H and W multiples of 4."""
 
     def __init__(self, inputs: int, outputs: int, config: GuidedConfig):
         super().__init__()
@@ -137,7 +137,7 @@ def decomposition_loss(model: GuidedDeblurrer, blurry: Tensor, guidance: Tensor,
 
 def best_of(model: GuidedDeblurrer, blurry: Tensor, sharp: Tensor, counts: tuple[int, ...] = (1, 3, 5),
             seed: int = 0) -> dict[int, Tensor]:
-    """Best-of-n PSNR of each clip, dB, over n sampled guidance maps (Zhong et al. 2022, section 4: 1, 3 and 5).
+    """Best-of-n PSNR of each clip, dB, over n sampled maps (Zhong et al. 2022, evaluation: 1, 3 and 5).
 
     The better the more hypotheses are drawn: n belongs in the table, and n = 1 is the only blind figure.
 

@@ -97,20 +97,19 @@ def _even_odd(described: dict[str, Any]) -> DeblurrerConfig:
 
 
 def _cascade(described: dict[str, Any]) -> CascadeConfig:
-    _check_peer(CascadeConfig, described, [described.get(key, 1) for key in ("width", "side_width", "colour")])
+    _check_peer(CascadeConfig, described, {"width": 512, "side_width": 512, "colour": 512})
     return CascadeConfig(**described)
 
 
 def _recurrent(described: dict[str, Any]) -> RecurrentConfig:
-    _check_peer(RecurrentConfig, described, [described.get(key, 1) for key in ("width", "middle_width")])
+    _check_peer(RecurrentConfig, described, {"width": 512, "middle_width": 256})
     if described.get("protocol", "blind") not in get_args(Protocol):
         raise ValueError("unknown protocol")
     return RecurrentConfig(**described)
 
 
 def _guided(described: dict[str, Any]) -> GuidedConfig:
-    _check_peer(GuidedConfig, described,
-                [described.get(key, 1) for key in ("width", "blocks", "refine", "predictor_width")])
+    _check_peer(GuidedConfig, described, {"width": 256, "blocks": 64, "refine": 16, "predictor_width": 256})
     if type(described.get("symmetric", False)) is not bool:
         raise ValueError("symmetric is neither true nor false")
     return GuidedConfig(**described)
@@ -124,8 +123,10 @@ def _check(config: type, described: dict[str, Any], sizes: list[Any]) -> None:
         raise ValueError("sizes out of range")
 
 
-def _check_peer(config: type, described: dict[str, Any], sizes: list[Any]) -> None:
-    _check(config, described, sizes)
+def _check_peer(config: type, described: dict[str, Any], largest: dict[str, int]) -> None:
+    _check(config, described, [described.get(key, 1) for key in largest])
+    if any(described.get(key, 1) > most for key, most in largest.items()):
+        raise ValueError("sizes out of range")
     if described.get("response", "srgb") not in RESPONSES:
         raise ValueError("unknown response curve")
 

@@ -53,7 +53,7 @@ class RecurrentConfig:
 class ImageEncoder(nn.Module):
     """B and the middle frame, (B, 6, H, W), to the motion embedding (B, width, H/8, W/8).
 
-    Purohit et al. 2019, section 3.2: seven 5x5 convolutions, 6-64-64-64/2-128-128-128/2-128/2, LeakyReLU 0.1.
+    Purohit et al. 2019, blurred-image encoder: seven 5x5 convolutions, 6-64-64-64/2-128-128-128/2-128/2, LeakyReLU 0.1.
     """
 
     def __init__(self, width: int):
@@ -103,7 +103,7 @@ class FlowDecoder(nn.Module):
 
 
 class VideoDecoder(nn.Module):
-    """Motion embedding to the flows of T frames (Purohit et al. 2019, section 3.1: recurrent video decoder)."""
+    """Motion embedding to the flows of T frames (Purohit et al. 2019, recurrent video decoder)."""
 
     def __init__(self, width: int, frames: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The three training stages of the recurrent model (Purohit et al. 2019, section 3): their losses.
+"""The three training stages of the recurrent model (Purohit et al. 2019, training): their losses.
 
 1. ``autoencoder_loss``: a video encoder and the decoder learn a motion embedding from sharp clips alone.
 2. ``embedding_loss``: the image encoder learns to find that embedding from the blurry image.
@@ -33,7 +33,7 @@ FramesLoss = Callable[[Tensor, Tensor], Tensor]
 class VideoEncoder(nn.Module):
     """Sharp frames (B, T, 3, H, W) to the motion embedding (B, width, H/8, W/8); H and W multiples of 8.
 
-    Purohit et al. 2019, section 3.1 (recurrent video encoder): each frame, joined with the middle one, is brought
+    Purohit et al. 2019, recurrent video encoder: each frame, joined with the middle one, is brought
     to 1/8 by 5x5 convolutions and read in temporal order by a ConvLSTM; a 1x1 convolution of its last state is
     the embedding. Only training needs it, so it is no part of the saved model.
     """

@@ -10,7 +10,7 @@ Two criteria, both without scale, smaller is better:
     with the optical flow of the very frames that c gives. A wrong c leaves ghosts in the frames that do not move
     with them. Own to this program; sharp within 1 to 2 % where pixels have several events.
 ``edges``
-    0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): Pan et al. 2019, section 4. On textured scenes it is
+    0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): Pan et al. 2019, their energy. On textured scenes it is
     flat or rises with c (benchmarks/events.py measures both); kept for comparison.
 
 The search looks at eight values of c, evenly spaced in the logarithm, and then searches round the best of them.

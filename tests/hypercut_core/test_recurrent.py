@@ -191,7 +191,7 @@ def test_the_three_stages_learn_two_clips_by_heart() -> None:
     assert matched < untaught  # the embedding that was matched opens the decoder
     fit(stages[3], list(stage_parameters(model, video, 3)), 40, rate=1e-3)
     with torch.no_grad():
-        assert joint_loss(model, blurry, sharp).item() < matched
+        assert joint_loss(model, blurry, sharp).item() < untaught / 2
         still = (sharp[:, 3:4] - sharp).abs().mean()
         assert (model(blurry, sharp[:, 3]) - sharp).abs().mean() < still / 2
 
