@@ -7,7 +7,7 @@ With it, blur has one explanation:
     frames_1 = B + stage_1(B, guidance)                 3 + 2 -> 3 T channels
     frames   = frames_1 + stage_2(B, frames_1)          3 + 3 T -> 3 T channels
 
-129.5 M parameters and 782 GMAC for 7 frames at 320x240 (known: 129 M, 799 G). What the description leaves open,
+129.6 M parameters and 782 GMAC for 7 frames at 320x240 (known: 129.3 M, 799 G). What the description leaves open,
 and what was chosen to meet both figures: no normalisation; each stage halves by stride-2 3x3 convolutions
 128-256-512, doubles by a 3x3 convolution to four times the channels and pixel-shuffle, and has two more residual
 blocks at full size before its last convolution. The last convolutions start near zero and the residual blocks

@@ -8,10 +8,11 @@ Two criteria, both without scale, smaller is better:
         mean_windows log( |L_b(x + flow) - L_a(x)|^2 / |L_b - L_a|^2 + 1e-3 )          in log light,
 
     with the optical flow of the very frames that c gives. A wrong c leaves ghosts in the frames that do not move
-    with them. Own to this program; sharp within 1 to 2 % where pixels have several events.
+    with them. Own to this program; about 1 % off in the median, within 2 % on about nine clips of ten.
 ``edges``
-    0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): Pan et al. 2019, their energy. On textured scenes it is
-    flat or rises with c (benchmarks/events.py measures both); kept for comparison.
+    0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): the energy of Pan et al. 2019 as it is described,
+    with the correlation as a cosine. On textured scenes it has its minimum far from the true c
+    (benchmarks/events.py measures both); kept for comparison.
 
 The search looks at eight values of c, evenly spaced in the logarithm, and then searches round the best of them.
 Only the liveliest part of a large image is looked at, and its luma alone where the sensor is grey.
