@@ -32,6 +32,7 @@ system: $(READY)  ## the slow tests: real servers, browsers, whole pipelines
 setup: $(READY)  ## only the environment
 
 clean:  ## remove data, models, reports, the registry and the environment
+	@[ ! -f work/services/state.json ] || infra/local/services down --delete
 	rm -rf $(VENV) work out runs build mlruns mlartifacts mlflow.db mlflow.db.lock .dvc/cache .dvc/tmp
 	find data models reports -mindepth 1 ! -name .gitignore -delete
 

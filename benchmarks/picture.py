@@ -1,6 +1,6 @@
 """The README's picture: blurry photo, what the model makes of it, and the truth, on unseen photos.
 
-    .venv/bin/python -m benchmarks.picture [--model models/deblurrer-sequence_min.safetensors]
+    .venv/bin/python -m benchmarks.picture [--model models/deblurrer-hypercut_targets.safetensors]
 
 Writes docs/restored.webp. The clips are of the test photos, larger than the training's and with another seed.
 """
@@ -57,7 +57,7 @@ def panel(tiles: list[np.ndarray]) -> Image.Image:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("models/deblurrer-sequence_min.safetensors"))
+    parser.add_argument("--model", type=Path, default=Path("models/deblurrer-hypercut_targets.safetensors"))
     model = load_deblurrer(parser.parse_args().model)
     rows = []
     for clip in chosen():

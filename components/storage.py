@@ -40,6 +40,8 @@ def split_uri(uri: str) -> tuple[str, str]:
         StorageError: no bucket, or a key that could not be a path below a folder.
     """
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
+    if has_login(uri):
+        raise StorageError("the URI holds a login, which would be recorded", where=shown(uri), remedy=_KEYS)
     if not bucket or ".." in key.split("/") or "\0" in key:
         raise StorageError("this is no URI of the form s3://bucket/key", where=uri,
                            remedy="write s3://<bucket>/<key>, without '..'")

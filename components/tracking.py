@@ -5,8 +5,9 @@ given by MLFLOW_RUN_ID (as Kubeflow's plugin does) is logged into as it is. Secr
 
 A parent belongs to a Kubeflow run (`pipeline_id`), or to a git revision with its parameters. Steps that start
 at the same moment agree on one: a lock file guards the local store; a server has no lock, but it refuses the
-second of two experiments with one name, so the first step that makes the experiment "hypercut.pipeline/..."
-(hidden at once) has named the parent for all.
+second of two experiments with one name. So a step makes a run, then claims it with an experiment called
+"hypercut.pipeline/..." that names the run and is hidden (deleted, which keeps its name) at once; a step that comes
+second deletes its run and takes the claimed one. "mlflow gc" removes claims: not while a pipeline runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import logging
 import os
 import re
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.redaction import clean, leaves, shown
+from components.tracking_failure import failure, store_refused
 from hypercut_core.errors import BadCheckpoint, HypercutError, MissingExtra, RegistryError
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class StepRun:
         self.client.log_text(self.run_id, text, name)
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        for name, value in clean(values).items():
-            self.client.set_tag(self.run_id, name, value)
+        _set_tags(self.client, self.run_id, clean(values))
 
 
 def tracking_uri(workspace: Path) -> str:
@@ -158,15 +158,10 @@ def explain(uri: str) -> Iterator[None]:
     except HypercutError:
         raise
     except Exception as error:
-        kind = type(error).__module__.split(".")[0]
-        if kind not in ("mlflow", "sqlalchemy", "requests", "urllib3", "sqlite3", "alembic"):
+        told = failure(error, uri)
+        if told is None:
             raise
-        reason = shown(str(error)).strip().splitlines()
-        first = reason[0][:300] if reason else type(error).__name__
-        told = "".join(traceback.format_exception(error))
-        raise RegistryError(f"MLflow failed ({first})", where=shown_uri(uri),
-                            remedy="check MLFLOW_TRACKING_URI and that its server runs, or unset it to use "
-                                   "a file in the workspace") from (error if shown(told) == told else None)
+        raise told  # noqa: B904 - it says itself which cause may be shown
 
 
 @contextlib.contextmanager
@@ -193,8 +188,7 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
     with explain(tracking_uri(workspace)):
         if given:
             run_id = given
-            for name, value in facts.items():
-                made.set_tag(run_id, name, value)
+            _set_tags(made, run_id, facts)
         else:
             place, parent = _place_and_parent(made, workspace, experiment, facts, settings, pipeline_id)
             labels = {"mlflow.parentRunId": parent, "mlflow.runName": step, "hypercut.step": step, **facts}
@@ -252,10 +246,10 @@ def close_pipeline(pipeline_id: str, status: str, workspace: Path, *, failed_ste
     with explain(tracking_uri(workspace)):
         given = os.environ.get("MLFLOW_RUN_ID")
         run_id = given or _place_and_parent(made, workspace, experiment, facts, {}, pipeline_id)[1]
-        for name, value in facts.items():
-            made.set_tag(run_id, name, value)
+        _set_tags(made, run_id, facts)
         if not given:
-            made.set_terminated(run_id, {"SUCCEEDED": "FINISHED", "FAILED": "FAILED"}.get(status, "KILLED"))
+            well = status == "SUCCEEDED" and not failed_step
+            made.set_terminated(run_id, "FINISHED" if well else "KILLED" if status.startswith("CANCEL") else "FAILED")
     return run_id
 
 
@@ -271,7 +265,7 @@ def pipeline_address(pipeline_id: str, workspace: Path, experiment: str = EXPERI
     uri = tracking_uri(workspace)
     with explain(uri):
         found = made.get_experiment_by_name(experiment)
-        parent = _find_parent(made, found.experiment_id, _key(pipeline_id)) if found else None
+        parent = _find_parent(made, workspace, found.experiment_id, _key(pipeline_id)) if found else None
     if not found or not parent:
         return ""
     if uri.startswith("http"):
@@ -306,6 +300,8 @@ def model_file(model: str | os.PathLike[str], workspace: Path, folder: Path | No
             found = Path(mlflow.artifacts.download_artifacts(
                 f"{text}/artifacts/{MODEL_FILE}", dst_path=None if uri.startswith("sqlite:") else folder))
         except (mlflow.exceptions.MlflowException, OSError) as error:
+            if store_refused(error):
+                raise
             reason = str(error).splitlines()[0][:200]
             raise RegistryError(f"the model '{text}' cannot be fetched ({reason})", where=shown_uri(uri),
                                 remedy="run 'hypercut register-model' first, or give a model file") from error
@@ -316,6 +312,10 @@ def _mlflow() -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # a minute of silence, not four
+    # all artifacts through the server: signed S3 addresses would stand in logs and errors
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     try:
         with warnings.catch_warnings():
@@ -354,14 +354,12 @@ def _place_and_parent(made: MlflowClient, workspace: Path, experiment: str, fact
     key = _key(pipeline_id or hashlib.sha256(identity.encode()).hexdigest()[:16])
     with store_lock(workspace):
         place = _experiment(made, experiment, workspace)
-        parent = _find_parent(made, place, key)
+        parent = _find_parent(made, workspace, place, key)
         if parent is None:
-            parent = made.create_run(place, run_name=f"pipeline {key[:8]}", tags=facts).info.run_id
-            first = parent if _store_file(workspace) else _first_parent(made, f"{place}/{key}", parent)
-            made.set_tag(first, PARENT_TAG, key)
-            if first != parent:
+            parent = made.create_run(place, run_name=f"pipeline {key[:8]}", tags={**facts, PARENT_TAG: key}).info.run_id
+            if not _store_file(workspace) and not _claim(made, place, key, parent):
                 made.delete_run(parent)
-                return place, first
+                return place, str(_find_parent(made, workspace, place, key))
             _log_params(made, parent, settings)
             if not pipeline_id:  # nobody will say when it ends
                 made.set_terminated(parent)
@@ -373,35 +371,50 @@ def _key(pipeline: str) -> str:
     return pipeline if re.fullmatch(r"[\w.-]{1,100}", pipeline) else hashlib.sha256(pipeline.encode()).hexdigest()
 
 
-def _find_parent(made: MlflowClient, experiment: str, key: str) -> str | None:
-    found = made.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{key}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+def _find_parent(made: MlflowClient, workspace: Path, experiment: str, key: str) -> str | None:
+    """The parent run by its tag; on a server by the claim, for there the tag is also on runs that came second."""
+    if _store_file(workspace):
+        found = made.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+    claim = made.get_experiment_by_name(f"{PARENT_TAG}/{experiment}/{key}")  # deleted ones are found too
+    if claim is None:
+        return None
+    parent = str(claim.tags[PARENT_TAG])
+    if made.get_run(parent).info.lifecycle_stage == "deleted":  # by hand
+        made.restore_run(parent)
+    return parent
 
 
-def _first_parent(made: MlflowClient, key: str, mine: str) -> str:
-    """The run that all steps of this pipeline take as their parent: `mine`, or that of a step before us."""
+def _claim(made: MlflowClient, experiment: str, key: str, parent: str) -> bool:
+    """Make `parent` the parent of all steps of this pipeline; False if another step was first."""
     from mlflow.exceptions import MlflowException
 
-    name = f"{PARENT_TAG}/{key}"
+    name = f"{PARENT_TAG}/{experiment}/{key}"
     try:
-        claim = made.create_experiment(name, tags={PARENT_TAG: mine})
+        made.delete_experiment(made.create_experiment(name, tags={PARENT_TAG: parent}))
     except MlflowException as error:
-        held = made.get_experiment_by_name(name)  # a name stays taken when its experiment is deleted
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or held is None:
+        claim = made.get_experiment_by_name(name)
+        if claim is None or error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        first = str(held.tags[PARENT_TAG])
-        if made.get_run(first).info.lifecycle_stage == "deleted":  # by hand
-            made.restore_run(first)
-        return first
-    made.delete_experiment(claim)
-    return mine
+        return bool(claim.tags[PARENT_TAG] == parent)  # a repeated request finds its own
+    return True
+
+
+def _set_tags(made: MlflowClient, run_id: str, values: Mapping[str, str]) -> None:
+    from mlflow.exceptions import MlflowException
+
+    for name, value in values.items():
+        try:
+            made.set_tag(run_id, name, value)
+        except MlflowException:  # a server fails if two steps set a new tag of one run at once: now it is there
+            made.set_tag(run_id, name, value)
 
 
 def _log_params(made: MlflowClient, run_id: str, settings: Mapping[str, str]) -> None:
     from mlflow.entities import Param
     from mlflow.exceptions import MlflowException
 
-    found = [Param(name, value[:6000]) for name, value in settings.items()]
+    found = [Param(_plain_name(name), value[:6000]) for name, value in settings.items()]  # one odd name fails all
     for start in range(0, len(found), 100):  # the most that a server takes at once
         with contextlib.suppress(MlflowException):  # a shared run may hold another value already
             made.log_batch(run_id, params=found[start:start + 100])

@@ -63,7 +63,8 @@ def restore(model: nn.Module, photo: np.ndarray, *, tile: int = 512,
 
 def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | None = None,
                     reverse: bool = False, bounce: bool = False, fps: float = 10.0, tile: int = 512,
-                    overlap: int | None = None, max_pixels: int = MAX_PIXELS, device: str = "cpu") -> Path:
+                    overlap: int | None = None, views: int | None = None, max_pixels: int = MAX_PIXELS,
+                    device: str = "cpu") -> Path:
     """`hypercut restore`: read `photo`, recover its frames with the model file `model`, write `out`.
 
     Args:
@@ -71,6 +72,7 @@ def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | 
         frames: how many frames to show; interpolated linearly between the model's own T.
         reverse: play backwards (the direction of time cannot be told from blur).
         bounce: play forwards and then backwards, so that a loop has no jump.
+        views: 1, 2, 4 or 8 mirrored and turned views to join; None: as many as the model was made for.
 
     Returns:
         the path written. The output is whole or absent.
@@ -85,7 +87,7 @@ def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | 
 
     pixels = load_photo(photo, max_pixels)
     check_output(out, size=(pixels.shape[1], pixels.shape[0]))
-    deblurrer = load_deblurrer(Path(model)).to(device).eval()
+    deblurrer = load_deblurrer(Path(model), views).to(device).eval()
     sharp = restore(deblurrer, pixels, tile=tile, overlap=overlap)
     return write_animation(sharp, out, frames_shown=frames, reverse=reverse, bounce=bounce, fps=fps)
 

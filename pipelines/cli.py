@@ -191,6 +191,8 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
             bounce: Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")] = False,
             fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
             tile: Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")] = 512,
+            views: Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; "
+                                                      "1 is the fastest. [the model's own]")] = None,
             workspace: WorkspaceOption = HERE) -> None:
     """Turn one blurry photo into the sharp frames behind it."""
     from hypercut_core.restore import restore_command
@@ -198,7 +200,7 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
 
     with model_file(model, workspace) as path:
         written = restore_command(photo, out, path, frames=frames, reverse=reverse, bounce=bounce, fps=fps,
-                                  tile=tile)
+                                  tile=tile, views=views)
     typer.echo(f"restored: {written}")
 
 

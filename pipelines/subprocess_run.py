@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -143,6 +144,7 @@ class _Watch(logging.Filter):
     def __init__(self, say: Callable[[str], None]):
         super().__init__()
         self._say, self._out, self._print = say, sys.stdout, builtins.print
+        self._lock = threading.Lock()  # parallel tasks speak at once
         self._begun: dict[str, float] = {}
         self.executed: list[str] = []
         self.cached: list[tuple[str, str]] = []  # task, beginning of the cache's key
@@ -162,9 +164,8 @@ class _Watch(logging.Filter):
         return True
 
     def _tell(self, line: str) -> None:
-        indented = builtins.print
-        with contextlib.redirect_stdout(self._out):  # not into the log, and not indented
-            builtins.print = self._print
+        with self._lock, contextlib.redirect_stdout(self._out):  # not into the log, and not indented
+            indented, builtins.print = builtins.print, self._print
             self._say(line)
             builtins.print = indented
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components import tracking
-from components.provenance import GIT
+from components.provenance import TAGS
 from components.provenance import tags as origin_tags
 from components.register_model.card import model_card
 from components.register_model.gate import (
@@ -124,7 +124,7 @@ def champion_file(config: RegisterConfig, workspace: Path) -> Path | None:
 
 def _facts(candidate: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters and tags of all runs of this pipeline."""
-    params = {name: value for name, value in provenance.items() if name != GIT}
+    params = {name: value for name, value in provenance.items() if name not in TAGS}
     return {"params": params, "tags": {**origin_tags(provenance), "test_set": candidate["test_set"],
                                        "model_sha256": candidate["model_sha256"]}}
 

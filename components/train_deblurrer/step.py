@@ -21,7 +21,7 @@ from hypercut_core.training.loop import TrainingConfig, forget
 class TrainDeblurrerConfig:
     """The deblurrer of a run; `objectives` in params.yaml lists those that are trained beside it."""
 
-    objective: Objective = "sequence_min"  # the shipped one
+    objective: Objective = "hypercut_targets"  # the shipped one
     model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -19,6 +19,7 @@ class TrainEncoderConfig:
 
     model: EncoderConfig = field(default_factory=EncoderConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=800, rate=2e-3))
+    recolour: bool = True  # each pair of a clip in random colours: an order of motion, not of looks
 
 
 def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
@@ -30,11 +31,11 @@ def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: P
     """
     clips = ClipStore(store)
     folder = work / "train-encoder"
-    encoder = fit_encoder(clips, config.model, config.training, seed, folder)
+    encoder = fit_encoder(clips, config.model, config.training, seed, folder, recolour=config.recolour)
     figures = measure_encoder(encoder, clips)
     figures["parameters"] = sum(p.numel() for p in encoder.parameters())
     save_encoder(out, encoder, {"data": clips.sha256, "seed": seed, "training": asdict(config.training),
-                                "figures": figures})
+                                "recolour": config.recolour, "figures": figures})
     write_json(metrics, figures)
     forget(folder)
     return figures

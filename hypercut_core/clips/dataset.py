@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercut_core.clips.dihedral import DIHEDRAL
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.errors import BadClipStore
-
-DIHEDRAL = 8  # code = 4 * transpose + 2 * flip_vertical + flip_horizontal, the transpose first
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,6 @@ class Batch:
     sharp: Tensor  # [B, T, 3, h, w]
     direction: Tensor  # float32 [B]: +1 the order table would keep this sequence, -1 reverse it, 0 unknown
     clips: np.ndarray  # int64 [B], the store's indices
-
-
-def apply_dihedral(x: Tensor, code: int) -> Tensor:
-    """Transform the last two axes (H, W): transpose if code & 4, then flip vertically if code & 2,
-    then horizontally if code & 1."""
-    if code & 4:
-        x = x.transpose(-2, -1)
-    axes = [axis for bit, axis in ((2, -2), (1, -1)) if code & bit]
-    return x.flip(axes) if axes else x
 
 
 def sample_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:

@@ -1,16 +1,9 @@
-"""The even/odd model: reversal in time is one sign.
-
-With K = T // 2 and k = 1..K, a sequence is its middle frame, K even parts and K odd parts:
-
-    S_k = (x_k + x_{T+1-k}) / 2        D_k = (x_k - x_{T+1-k}) / 2
-
-Reversing the sequence leaves the middle and the even parts alone and turns every D into -D.
-"""
+"""The even/odd model: predicts a sequence as its middle frame, even and odd parts (`parts.py`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +11,8 @@ from torch import Tensor, nn
 
 from hypercut_core.blur.exposure import Response, from_linear, response_slope, to_linear
 from hypercut_core.deblurring.blocks import UNetTrunk
+from hypercut_core.deblurring.parts import Parts, join_parts
+from hypercut_core.deblurring.views import join_views
 from hypercut_core.errors import BadParameters
 
 
@@ -31,26 +26,7 @@ class DeblurrerConfig:
     unshuffle: int = 2  # pixels folded into channels at the door, per side
     projection: float = 1.0  # share of the blur projection: 1 exact re-blur, 0 off (dead time, unknown response)
     response: Response = "srgb"  # response curve in which the outputs re-blur
-
-
-class Parts(NamedTuple):
-    """Middle frame (B, 3, H, W), even and odd parts (B, K, 3, H, W)."""
-
-    middle: Tensor
-    even: Tensor
-    odd: Tensor
-
-
-def split_parts(frames: Tensor) -> Parts:
-    """(B, T, 3, H, W), T odd, to middle, even and odd parts."""
-    half = frames.shape[1] // 2
-    first, last = frames[:, :half], frames[:, half + 1:].flip(1)
-    return Parts(frames[:, half], (first + last) / 2, (first - last) / 2)
-
-
-def join_parts(parts: Parts) -> Tensor:
-    """Inverse of `split_parts`: (B, T, 3, H, W)."""
-    return torch.cat([parts.even + parts.odd, parts.middle[:, None], (parts.even - parts.odd).flip(1)], dim=1)
+    views: Literal[1, 2, 4, 8] = 4  # mirrored and turned views of a photo that are joined (not in training)
 
 
 def blur_projection(frames: Tensor, blurry: Tensor, response: str, share: float = 1.0) -> Tensor:
@@ -93,6 +69,12 @@ class EvenOddDeblurrer(nn.Module):
         return join_parts(Parts(out[:, 0], out[:, 1:half + 1], out[:, half + 1:]))
 
     def forward(self, blurry: Tensor) -> Tensor:
+        """In training the prediction of the image as it is, else of `config.views` views of it, joined."""
+        if self.training or self.config.views == 1:
+            return self.predict(blurry)
+        return join_views(self.predict, blurry, self.config.views, self.response)
+
+    def predict(self, blurry: Tensor) -> Tensor:
         """Residuals are taken in linear light, scaled by the slope of the response curve at the blurry
         image: the blur projection then is the removal of their mean, which costs nothing."""
         residuals = self.residuals(blurry)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypercut_core.deblurring.even_odd import Parts, split_parts
+from hypercut_core.deblurring.parts import Parts, split_parts
 from hypercut_core.errors import BadParameters
 from hypercut_core.ordering.encoder import pair_scores
 from hypercut_core.ordering.rule import rule_direction

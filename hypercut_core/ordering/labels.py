@@ -7,6 +7,7 @@ an order of its own, and a training that mirrors clips must know it. Same encode
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-from hypercut_core.clips.dataset import DIHEDRAL, apply_dihedral
+from hypercut_core.clips.dihedral import DIHEDRAL, apply_dihedral
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.errors import BadClipStore
 from hypercut_core.files import atomic_file
 from hypercut_core.ordering.encoder import both_scores, pair_scores
 from hypercut_core.progress import Progress
 
+AT_ONCE = 32  # clips in memory
 COLUMNS = ("clip_id", "direction", "score", "margin", "agree", "directions8")
 
 
@@ -71,26 +73,34 @@ def score_clips(encoder: nn.Module, store: ClipStore, indices: np.ndarray, label
     return torch.cat(forward), torch.cat(swapped)
 
 
-@torch.no_grad()
-def assign_orders(encoder: nn.Module, store: ClipStore, encoder_device: str = "cpu") -> OrderTable:
+def assign_orders(encoder: nn.Module, store: ClipStore, encoder_device: str = "cpu", threads: int = 1
+                  ) -> OrderTable:
     """Order of every clip of the store. The first pair (x_1, x_T) decides: u_1 <= 0 keeps, else reverses;
-    the other pairs say whether they agree."""
+    the other pairs say whether they agree.
+
+    Args:
+        threads: clips in work at once; the table does not depend on it.
+    """
     encoder = encoder.to(encoder_device)
-    scores, agree, directions = [], [], []
-    with Progress("ordering clips", len(store)) as progress:
-        for index in range(len(store)):
-            sharp = clip_tensor(store.read(index)[1:]).to(encoder_device)
-            u = pair_scores(encoder, sharp[None])[0].cpu()
-            turned = _views_scores(encoder, sharp[[0, -1]]).cpu()
-            turned[0] = u[0]
-            scores.append(float(u[0]))
-            agree.append(bool(((u > 0) == (u[0] > 0)).all()))
-            directions.append(np.where(turned.numpy() <= 0, 1, -1))
-            progress.advance()
-    score = np.array(scores, np.float32)
-    eight = np.array(directions, np.int8).reshape(-1, DIHEDRAL)
-    return OrderTable([r.clip_id for r in store.records], eight[:, 0], score, np.abs(score),
-                      np.array(agree, bool), eight)
+
+    @torch.no_grad()
+    def scores_of(pixels: np.ndarray) -> tuple[Tensor, Tensor]:
+        sharp = clip_tensor(pixels[1:]).to(encoder_device)
+        u = pair_scores(encoder, sharp[None])[0].cpu()
+        turned = _views_scores(encoder, sharp[[0, -1]]).cpu()
+        turned[0] = u[0]
+        return u, turned
+
+    found: list[tuple[Tensor, Tensor]] = []
+    with Progress("ordering clips", len(store)) as progress, ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(store), AT_ONCE):
+            clips = [store.read(index) for index in range(start, min(start + AT_ONCE, len(store)))]
+            found += pool.map(scores_of, clips)
+            progress.advance(len(clips))
+    score = np.array([float(u[0]) for u, _ in found], np.float32)
+    agree = np.array([bool(((u > 0) == (u[0] > 0)).all()) for u, _ in found], bool)
+    eight = np.array([np.where(turned.numpy() <= 0, 1, -1) for _, turned in found], np.int8).reshape(-1, DIHEDRAL)
+    return OrderTable([r.clip_id for r in store.records], eight[:, 0], score, np.abs(score), agree, eight)
 
 
 def _views_scores(encoder: nn.Module, ends: Tensor) -> Tensor:

@@ -14,12 +14,16 @@ from hypercut_core.ordering.encoder import Encoder, EncoderConfig, both_scores, 
 from hypercut_core.ordering.labels import score_clips
 from hypercut_core.ordering.metrics import order_metrics
 from hypercut_core.ordering.objective import check_collapse, hypercut_loss
+from hypercut_core.ordering.recolour import recolour_pairs
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
 
 
-def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig, seed: int,
-                work: Path) -> Encoder:
+def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig, seed: int, work: Path, *,
+                recolour: bool = True) -> Encoder:
     """Train an encoder on the store's training clips, resuming from `work`.
+
+    Args:
+        recolour: show each pair of a clip in colours of its own (`recolour.py`).
 
     Raises:
         TrainingCollapsed: its scores say nothing after a third of the training, or at its end.
@@ -31,15 +35,16 @@ def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig
     patience = training.steps // 3
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        forward, swapped = both_scores(module, batch.sharp)
-        return hypercut_loss(forward, swapped)
+        sharp = recolour_pairs(batch.sharp, seed, step) if recolour else batch.sharp
+        return hypercut_loss(*both_scores(module, sharp))
 
     def check(module: nn.Module, step: int) -> None:
         if step >= patience:
             with torch.no_grad():
                 check_collapse(*both_scores(module, batches(step).sharp))
 
-    identity = {"step": "train-encoder", "data": store.sha256, "seed": seed, "model": vars(model).copy()}
+    identity = {"step": "train-encoder", "data": store.sha256, "seed": seed, "model": vars(model).copy(),
+                "recolour": recolour}
     train(encoder, loss, batches, training, work, identity=identity, label="training the encoder", check=check)
     return encoder.cpu().requires_grad_(False)
 

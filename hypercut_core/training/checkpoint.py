@@ -104,5 +104,10 @@ def load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor])
         if key.startswith("optimiser."):
             _, number, name = key.split(".", 2)
             state.setdefault(int(number), {})[name] = value
+    parameters: list[Tensor] = [p for group in optimiser.param_groups for p in group["params"]]
+    for place, values in state.items():  # fused optimisers walk memory: strides must be those of the parameter
+        like = parameters[place]
+        values |= {name: torch.empty_like(like).copy_(value) for name, value in values.items()
+                   if value.shape == like.shape}
     whole = optimiser.state_dict()
     optimiser.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -136,8 +137,9 @@ class _Run:
         self.module, self.config, self.identity = module, config, identity
         self.file = work / "checkpoint.safetensors"
         parameters = [p for p in module.parameters() if p.requires_grad]
-        kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adamax
-        self.optimiser = kind(parameters, lr=config.rate, weight_decay=config.weight_decay)
+        make: Callable[..., torch.optim.Optimizer] = (
+            partial(torch.optim.AdamW, fused=True) if config.optimiser == "adamw" else torch.optim.Adamax)
+        self.optimiser = make(parameters, lr=config.rate, weight_decay=config.weight_decay)
         self.average = {name: p.detach().clone() for name, p in module.named_parameters()} if config.ema else {}
 
     def step(self, loss: Loss, batch: Batch, step: int, device: torch.device) -> float:

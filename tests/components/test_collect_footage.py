@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from made_footage import pan, write_frames, write_rb2v, write_video
 from PIL import Image
 
+from components import storage
 from components.collect_footage.split import split_sources
 from components.collect_footage.step import CollectConfig, collect_footage
 from hypercut_core.clips.manifest import Manifest, files_sha256, read_manifest
@@ -162,21 +164,91 @@ def test_reds_whose_blur_is_of_other_frames_gives_its_sharp_frames(tmp_path: Pat
     assert {source.kind for source in collected(tmp_path, root, layout="reds").sources} == {"paired"}
 
 
-def test_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = tmp_path / "repo"
-    folder(repository / "videos")
-    (repository / ".dvc").mkdir()
-    (repository / ".dvc/config").touch()
+def git(folder_: Path, *words: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main", *words]
+    return subprocess.run(command, check=True, cwd=folder_, capture_output=True, text=True).stdout.strip()
+
+
+def dvc(root: Path, *words: str) -> None:
+    from dvc.cli import main
+
+    assert main(["--cd", str(root), *words, "-q"]) == 0
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two revisions of videos that DVC keeps in a remote: the tag v1, and a newer one on the branch main."""
+    place = tmp_path_factory.mktemp("published")
+    root = folder(place / "repo/videos").parent
+    git(root, "init", "-q")
+    dvc(root, "init")
+    dvc(root, "remote", "add", "-d", "shared", str(place / "remote"))
+    for message in ("five videos", "four videos"):
+        dvc(root, "add", "videos")
+        dvc(root, "push")
+        git(root, "add", "-A")
+        git(root, "commit", "-qm", message)
+        (root / "videos/hand/a.mp4").unlink(missing_ok=True)
+    git(root, "tag", "v1", "HEAD~1")
+    shutil.rmtree(root / "videos")  # only git and the remote have them now
+    shutil.rmtree(root / ".dvc/cache")
+    return root
+
+
+@pytest.fixture
+def repository(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "repo")
+
+
+def test_a_revision_here_is_recorded_by_its_commit(tmp_path: Path, repository: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "videos"], ["tag", "v1"]):
-        subprocess.run([*git, *words], check=True, cwd=repository)
-    (repository / "videos/hand/a.mp4").write_bytes(b"")
     manifest = collected(tmp_path, "videos", revision="v1")
-    assert (manifest.revision, len(manifest.sources)) == ("v1", 5)
+    assert (manifest.revision, len(manifest.sources)) == (git(repository, "rev-parse", "v1"), 5)
     assert (manifest.root, manifest.sources[0].uri) == ("videos", "videos/hand/a.mp4")
+    assert len(collected(tmp_path, "videos", revision="main").sources) == 4
     with pytest.raises(StorageError, match="no revision 'v2'"):
         collected(tmp_path, "videos", revision="v2")
+    with pytest.raises(StorageError, match="cannot be fetched"):
+        collected(tmp_path, "nothing", revision="v1")
+
+
+def test_a_revision_of_another_repository_on_a_clean_folder(tmp_path: Path, repository: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container: no checkout here, and later steps fetch what the manifest pins, not what moved on."""
+    (tmp_path / "clean").mkdir()
+    monkeypatch.chdir(tmp_path / "clean")
+    out = Path("data/footage.json")
+    collect_footage(CollectConfig(source="videos", revision=f"git+{repository}@main"), out, 0)
+    manifest = read_manifest(out)
+    commit = git(repository, "rev-parse", "main")
+    assert (manifest.revision, len(manifest.sources)) == (f"git+{repository}@{commit}", 4)
+    git(repository, "reset", "-q", "--hard", "v1")  # the branch moves
+    again = storage.fetch(manifest.root, manifest.revision, tmp_path / "elsewhere")
+    assert files_sha256([again / "hand/b.mp4"]) == manifest.sources[0].sha256
+    assert not (again / "hand/a.mp4").exists()
+    with pytest.raises(StorageError, match="no revision 'v2'"):
+        storage.pinned(f"git+{repository}@v2")
+    with pytest.raises(StorageError, match="no revision"):
+        storage.pinned("git+file:///nonexistent.git@v1")
+
+
+@pytest.mark.parametrize("revision", ["git+v1", "git+@v1", "git+https://host/repo.git@"])
+def test_what_is_no_revision(revision: str) -> None:
+    with pytest.raises(StorageError, match="git\\+<address>@<revision>"):
+        storage.pinned(revision)
+
+
+@pytest.mark.parametrize("revision", ["git+https://hunter2@host/repo.git@v1", "git+https://me:hunter2@host/r@v1"])
+def test_a_login_in_an_address_is_refused_and_not_shown(revision: str) -> None:
+    with pytest.raises(StorageError, match="login") as caught:
+        storage.pinned(revision)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_built_in_photos_have_no_revision(tmp_path: Path) -> None:
+    with pytest.raises(BadFootage, match=r"set footage\.source"):
+        collected(tmp_path, "builtin", revision="v1")
 
 
 @pytest.mark.parametrize("change", [

@@ -87,6 +87,52 @@ def test_decision_figures_and_card_are_stored_with_the_version(workspace: Path) 
     assert (workspace / "reports/model-card.md").read_text() == version.description
 
 
+ORIGIN = {"git": "c0ffee", "footage revision": "git+https://git.example/clips.git@beef",
+          "footage manifest (sha256)": "d" * 64, "seed": 4}
+TAGS = {"git": "c0ffee", "footage_revision": "git+https://git.example/clips.git@beef", "footage_manifest": "d" * 64}
+
+
+def test_origin_is_on_every_run_the_version_and_the_card(workspace: Path) -> None:
+    metrics, model = challenger(workspace, 1)
+    steps = {name: workspace / f"metrics/{name}.json" for name in ("train-encoder", "evaluate")}
+    for file in steps.values():
+        write_json(file, {"figure": 1.0})
+    step.register_model(metrics, model, None, CONFIG, workspace / "metrics/register-model.json", provenance=ORIGIN,
+                        steps=steps)
+    client = tracking.client(workspace)
+    runs = client.search_runs([client.get_experiment_by_name("hypercut").experiment_id])
+    assert {run.data.tags.get("hypercut.step") for run in runs} == {None, *steps, "register-model"}  # None: the parent
+    assert [TAGS.items() <= run.data.tags.items() for run in runs] == [True] * 4
+    assert len({run.data.tags.get("mlflow.parentRunId") for run in runs}) == 2
+    version = client.get_model_version(CONFIG.name, "1")
+    assert {f"hypercut.{name}": text for name, text in TAGS.items()}.items() <= version.tags.items()
+    card = (workspace / "reports/model-card.md").read_text()
+    for title in ("git", "footage revision", "footage manifest (sha256)"):
+        assert f"- {title}: {ORIGIN[title]}" in card
+
+
+def test_a_kubeflow_run_is_tracked_even_if_the_model_is_known(workspace: Path) -> None:
+    metrics, model = challenger(workspace, 1)
+    for pipeline in ("p-1", "p-2"):
+        step.register_model(metrics, model, None, CONFIG, workspace / "metrics/register-model.json",
+                            provenance=ORIGIN, pipeline_id=pipeline)
+    client = tracking.client(workspace)
+    runs = client.search_runs([client.get_experiment_by_name("hypercut").experiment_id],
+                              "tags.`hypercut.step` = 'register-model'")
+    assert sorted(run.data.tags["hypercut.pipeline_id"] for run in runs) == ["p-1", "p-2"]
+    assert {run.data.tags["hypercut.version"] for run in runs} == {"1"}
+    assert len(client.search_model_versions(f"name = '{CONFIG.name}'")) == 1
+
+
+def test_no_secret_of_the_origin_is_recorded(workspace: Path) -> None:
+    metrics, model = challenger(workspace, 1)
+    secret = {"git": "https://me:hunter2@git.example@c0ffee", "footage revision": "git+https://hunter2@host/r@v1",
+              "footage.source": "s3://key:hunter2@bucket/x", "aws_secret": "hunter2"}
+    step.register_model(metrics, model, None, CONFIG, workspace / "metrics/register-model.json", provenance=secret)
+    assert b"hunter2" not in (workspace / "mlflow.db").read_bytes()
+    assert "hunter2" not in (workspace / "reports/model-card.md").read_text()
+
+
 def test_registering_the_same_again_adds_nothing_and_writes_the_same_bytes(workspace: Path) -> None:
     register(workspace, 1, 27.0)
     first = (workspace / "metrics/register-model.json").read_bytes()

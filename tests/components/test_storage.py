@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def test_local_files(tmp_path: Path) -> None:
 def test_uris_that_are_none(uri: str) -> None:
     with pytest.raises(StorageError, match="s3://<bucket>/<key>"):
         storage.split_uri(uri)
+
+
+def test_a_uri_with_a_login_is_refused_and_not_shown(tmp_path: Path) -> None:
+    for ask in (storage.exists, storage.list_files, lambda uri: storage.fetch(uri, "", tmp_path)):
+        with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID") as caught:
+            ask(f"s3://key:{SECRET}@bucket/x")
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_revision_of_a_bucket(tmp_path: Path) -> None:
@@ -128,11 +137,12 @@ def test_refusals_show_no_secret(bucket: str, monkeypatch: pytest.MonkeyPatch, c
 def test_no_server_and_no_keys(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://me:{SECRET}@127.0.0.1:{unused.getsockname()[1]}")
         monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
         storage._client.cache_clear()
-        with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+        with pytest.raises(StorageError, match="AWS_ENDPOINT_URL") as caught:
             storage.exists(f"{bucket}/x")
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -9,13 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypercut_core.clips.dataset import (
-    Augmentation,
-    Batch,
-    ClipBatches,
-    apply_dihedral,
-    sample_indices,
-)
+from hypercut_core.clips.dataset import Augmentation, Batch, ClipBatches, sample_indices
+from hypercut_core.clips.dihedral import apply_dihedral
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter, Packing
 from hypercut_core.errors import BadClipStore
 

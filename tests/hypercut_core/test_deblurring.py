@@ -7,15 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypercut_core.blur.exposure import RESPONSES, to_linear
-from hypercut_core.deblurring.even_odd import (
-    DeblurrerConfig,
-    EvenOddDeblurrer,
-    blur_projection,
-    join_parts,
-    split_parts,
-)
+from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer, blur_projection
 from hypercut_core.deblurring.models import SHAPES, load_deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import OBJECTIVES, LossConfig, objective_loss
+from hypercut_core.deblurring.parts import join_parts, split_parts
 from hypercut_core.errors import BadCheckpoint, BadParameters
 from hypercut_core.ordering.encoder import EncoderConfig, build_encoder
 from hypercut_core.training.checkpoint import read_info, save_tensors
@@ -49,11 +44,13 @@ def test_outputs_reblur_to_the_input(response: str, frames: int, seed: int) -> N
 
 
 @given(height=st.integers(5, 41), width=st.integers(5, 41), frames=ODD,
-       block=st.sampled_from(["gated", "conv"]), unshuffle=st.sampled_from([1, 2, 4]))
+       block=st.sampled_from(["gated", "conv"]), unshuffle=st.sampled_from([1, 2, 4]),
+       training=st.booleans())
 @settings(max_examples=15, deadline=None)
-def test_any_size_and_any_number_of_frames(height: int, width: int, frames: int, block: str, unshuffle: int) -> None:
+def test_any_size_and_any_number_of_frames(height: int, width: int, frames: int, block: str, unshuffle: int,
+                                           training: bool) -> None:
     config = DeblurrerConfig(width=4, blocks=(1, 1), block=block, unshuffle=unshuffle)  # type: ignore[arg-type]
-    model = EvenOddDeblurrer(config, frames)
+    model = EvenOddDeblurrer(config, frames).train(training)
     blurry = torch.rand(1, 3, height, width)
     with torch.no_grad():
         out = model(blurry)
@@ -165,6 +162,20 @@ def test_deblurrer_survives_its_file(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(model(blurry), again(blurry))
     assert (again.frames, again.card) == (5, {"seed": 3})
+
+
+def test_a_loaded_model_joins_as_many_views_as_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = EvenOddDeblurrer(TINY, 5).eval()
+    torch.nn.init.normal_(model.trunk.leave.weight, std=0.05)
+    save_deblurrer(tmp_path / "m.safetensors", model, {})
+    blurry = torch.rand(1, 3, 8, 12)
+    with torch.no_grad():
+        one = load_deblurrer(tmp_path / "m.safetensors", views=1)(blurry)
+        assert torch.equal(one, model.predict(blurry))
+        assert not torch.equal(one, load_deblurrer(tmp_path / "m.safetensors")(blurry))
+    with pytest.raises(BadParameters, match="1, 2, 4 or 8"):
+        load_deblurrer(tmp_path / "m.safetensors", views=3)
 
 
 @pytest.mark.parametrize("damage", ["missing", "text", "empty", "cut", "no description", "encoder", "shape", "sizes"])

@@ -19,6 +19,7 @@ from hypercut_core.ordering.encoder import (
 from hypercut_core.ordering.labels import assign_orders, read_orders, write_orders
 from hypercut_core.ordering.metrics import order_metrics
 from hypercut_core.ordering.objective import check_collapse, hypercut_loss
+from hypercut_core.ordering.recolour import recolour_pairs
 from hypercut_core.ordering.rule import mean_motion, rule_direction
 
 TINY = EncoderConfig(width=4, blocks=1, features=8)
@@ -148,13 +149,13 @@ def test_order_table_is_deterministic_and_knows_every_view(store: ClipStore, tmp
     encoder = build_encoder(config).eval()
     table = assign_orders(encoder, store)
     write_orders(tmp_path / "a.parquet", table)
-    write_orders(tmp_path / "b.parquet", assign_orders(encoder, store))
+    write_orders(tmp_path / "b.parquet", assign_orders(encoder, store, threads=3))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     read = read_orders(tmp_path / "a.parquet")
     np.testing.assert_array_equal(read.directions8, table.directions8)
     np.testing.assert_array_equal(read.for_clips(store, np.array([2, 0])), table.directions8[[2, 0]])
     # the table's eight directions are what the encoder says of the transformed clip
-    from hypercut_core.clips.dataset import apply_dihedral
+    from hypercut_core.clips.dihedral import apply_dihedral
     from hypercut_core.ordering.labels import clip_tensor
     for index in (0, 3):
         sharp = clip_tensor(store.read(index)[1:])
@@ -207,3 +208,23 @@ def test_a_table_of_another_store_is_refused(store: ClipStore, tmp_path: Path) -
     (tmp_path / "no.parquet").write_text("nothing")
     with pytest.raises(BadClipStore, match=r"no\.parquet"):
         read_orders(tmp_path / "no.parquet")
+
+
+@given(frames=st.sampled_from([3, 7]), seed=st.integers(0, 99), step=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_recoloured_pairs_keep_their_motion_and_share_no_looks(frames: int, seed: int, step: int) -> None:
+    sharp = torch.rand(2, frames, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
+    seen = recolour_pairs(sharp, seed, step)
+    half = frames // 2
+    assert torch.equal(seen, recolour_pairs(sharp, seed, step))
+    assert not torch.equal(seen, recolour_pairs(sharp, seed, step + 1))
+    # both frames of a pair get the same colours, so that reversal stays reversal
+    torch.testing.assert_close(recolour_pairs(sharp.flip(1), seed, step), seen.flip(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(seen[:, half], sharp[:, half], atol=1e-6, rtol=0)
+    # a rotation about grey: what differs between the frames of a pair differs by as much
+    before, after = sharp[:, 0] - sharp[:, -1], seen[:, 0] - seen[:, -1]
+    torch.testing.assert_close(after.norm(dim=1), before.norm(dim=1), atol=1e-5, rtol=0)
+    if half > 1:  # the next pair has colours of its own
+        same = sharp[:, :1].expand(-1, frames, -1, -1, -1)
+        one, other = recolour_pairs(same, seed, step)[:, :2].unbind(1)
+        assert (one - other).abs().max() > 0.01

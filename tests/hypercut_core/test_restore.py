@@ -160,7 +160,7 @@ def test_large_photos_wait_on_disk_and_not_in_memory(monkeypatch: pytest.MonkeyP
 
 def test_command_reads_restores_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = pytest.importorskip("hypercut_core.deblurring.models")
-    monkeypatch.setattr(models, "load_deblurrer", lambda path: StubDeblurrer())
+    monkeypatch.setattr(models, "load_deblurrer", lambda path, views: StubDeblurrer())
     Image.fromarray(photo(45, 67)).save(tmp_path / "in.png")
     out = restore_command(tmp_path / "in.png", tmp_path / "out", tmp_path / "model", frames=13, reverse=True)
     assert len(list(out.glob("*.png"))) == 13

@@ -6,6 +6,7 @@ can also fail as servers and networks do, once or for ever, before or after it h
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import json
@@ -281,11 +282,12 @@ def serve(double: KubeflowDouble, tls: Any = None) -> ThreadingHTTPServer:
                 status, body = 200, b"<html><title>Log in</title></html>"
             elif failure and failure.done:
                 status, body = failure.status, failure.body
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html" if failure and failure.page else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # the client was interrupted
+                self.send_response(status)
+                self.send_header("Content-Type", "text/html" if failure and failure.page else "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass

@@ -52,10 +52,13 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     load, seconds = done.stderr.rsplit(maxsplit=1)
     assert load == "light"
     assert float(seconds) < 0.5
-    assert all(name in done.stdout for name in [*STEPS, "restore", "gate", "doctor", "run", "demo", "params"])
+    assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*STEPS, "restore", "gate", "doctor", "run", "demo", "params"])
+COMMANDS = {*STEPS, "run", "demo", "restore", "gate", "params", "doctor", "submit", "compile"}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(run_main: Main, command: str) -> None:
     code, out, _ = run_main(command, "--help")
     assert code == 0
@@ -65,7 +68,7 @@ def test_every_command_explains_itself(run_main: Main, command: str) -> None:
 
 def test_every_command_is_a_step_or_known() -> None:
     names = {command.name for command in app.registered_commands}
-    assert names == {*STEPS, "run", "demo", "restore", "gate", "params", "doctor"}
+    assert names == COMMANDS
 
 
 @pytest.mark.parametrize(("words", "part"), [

@@ -24,7 +24,7 @@ from pipelines.submit import address, with_data
 from tests.components.registry_fixtures import alone, with_store
 from tests.pipelines.kubeflow_double import Failure, KubeflowDouble
 from tests.pipelines.sample_package import write_package
-from tests.pipelines.test_kubeflow_runs import TOKEN, double, looks, task  # noqa: F401
+from tests.pipelines.test_kubeflow_runs import TOKEN, double, interruptible, looks, task  # noqa: F401
 
 pytest.importorskip("kfp")
 IMAGE = f"registry.example/hypercut@sha256:{'a' * 64}"
@@ -187,6 +187,7 @@ def test_trouble_with_the_server_is_one_paragraph(double: KubeflowDouble, submit
     assert "Traceback" not in err
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_looking_away_is_exit_code_130(double: KubeflowDouble, submit: SubmitMain, compiled: str) -> None:
     double.script = looks(("RUNNING", []))
     double.before = lambda name: os.kill(os.getpid(), signal.SIGINT) if name == "GetRun" else None

@@ -99,6 +99,29 @@ def test_dvc_reads_metrics_and_plots(clone: Path, first: subprocess.CompletedPro
     assert (clone / "dvc_plots/index.html").is_file()
 
 
+BLOCKS = dict(zip(("dvc", "kubeflow", "registry"), re.findall(
+    r"```sh\n(.*?)```", (ROOT / "README.md").read_text().partition("## Three ways in")[2], re.DOTALL), strict=False))
+
+
+@pytest.mark.parametrize(("way", "made", "said"), [
+    ("dvc", "dvc.lock", "Promoted: the candidate is the champion"),
+    ("kubeflow", "out/kubeflow/metrics/evaluate.json", "train-deblurrer"),
+    ("registry", "out/restored.webp", "restored: out/restored.webp")])
+def test_the_ways_in_that_the_readme_shows_work_as_they_stand(
+        clone: Path, first: subprocess.CompletedProcess[str], way: str, made: str, said: str) -> None:
+    from PIL import Image
+
+    Image.linear_gradient("L").convert("RGB").resize((75, 50)).save(clone / "photo.jpg")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(["bash", "-e", "-c", BLOCKS[way]], cwd=clone, capture_output=True, text=True,
+                          timeout=PATIENCE, check=False, env={**os.environ, "PYTHONPATH": str(clone), "PATH": path})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert (clone / made).is_file()
+    assert said in done.stdout
+    if way == "kubeflow":  # the same parameters: the recipe is this clone's params.yaml
+        assert (clone / made).read_bytes() == (clone / "metrics/evaluate.json").read_bytes()
+
+
 def test_a_source_archive_without_git_works(tmp_path: Path) -> None:
     archive = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], capture_output=True, check=False)
     if archive.returncode:

@@ -127,29 +127,28 @@ def test_a_gate_that_says_no_stops_the_run_and_is_told(first: tuple[Path, subpro
     assert "BROKEN" in (ws / "reports/validate-clips.html").read_text()
 
 
-def child_of(pid: int, words: str) -> int | None:
-    """A descendant process whose command line has these words."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, ValueError):
-                continue
-            if words in line and "executor_main" in line and (parent == pid or child_of_parent(parent, pid)):
-                return int(entry.name)
-    return None
-
-
-def child_of_parent(pid: int, ancestor: int) -> bool:
+def ancestors(pid: int) -> list[int]:
+    found = []
     while pid > 1:
         try:
-            pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
-            return False
-        if pid == ancestor:
-            return True
-    return False
+            break
+        found.append(pid)
+    return found
+
+
+def task_process(ancestor: int, function: str) -> int | None:
+    """The Python that executes a task's function, below a process of ours; not the shell that started it."""
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if words[1:3] == [b"-m", b"kfp.dsl.executor_main"] and function.encode() in words \
+                and ancestor in ancestors(int(entry.name)):
+            return int(entry.name)
+    return None
 
 
 def test_a_step_that_is_killed_fails_the_run_and_is_named(first: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -158,13 +157,12 @@ def test_a_step_that_is_killed_fails_the_run_and_is_named(first: tuple[Path, sub
     words = ("submit", "--local", *SMOKE, "-w", ws, "--set", "encoder.training.steps=100000")
     with subprocess.Popen(command(*words), cwd=ROOT, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        note, end = None, time.monotonic() + PATIENCE
-        while note is None:
+        notes, end = ws / "work/kubeflow/store/runs", time.monotonic() + PATIENCE
+        while not list(notes.glob("*/steps/train-encoder.json")):
             assert time.monotonic() < end
             assert process.poll() is None
-            note = next((ws / "work/kubeflow/store/runs").glob("*/steps/train-encoder.json"), None)
             time.sleep(0.05)
-        victim = child_of(process.pid, "--function_to_execute train_encoder")
+        victim = task_process(process.pid, "train_encoder")
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
         _, told = process.communicate(timeout=PATIENCE)
