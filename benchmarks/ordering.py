@@ -1,6 +1,6 @@
 """Antisymmetric against hyperplane encoder at equal CPU-seconds, and what recoloured pairs add.
 
-    .venv/bin/python -m benchmarks.ordering [--seconds 60] [--seeds 0 1 2]
+    .venv/bin/python -m benchmarks.ordering [--seconds 45] [--seeds 0 1 2]
 
 All learn HyperCUT's objective from the built-in training clips with the batches and the optimiser of
 params.yaml at a constant rate; every few CPU-seconds of training their scores on clips of unseen photos are
@@ -137,8 +137,8 @@ def markdown(found: dict[str, list[list[dict[str, float]]]], seconds: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--every", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=45.0)
+    parser.add_argument("--every", type=float, default=7.5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
     store = clips()

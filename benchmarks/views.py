@@ -73,7 +73,7 @@ def markdown(runs: list[dict[str, dict[int, dict[str, float]]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--objectives", nargs="+", default=["sequence_min", "hypercut_targets", "rule_targets"])
+    parser.add_argument("--objectives", nargs="+", default=["sequence_min", "hypercut_targets"])
     given = parser.parse_args()
     torch.set_num_threads(1)
     runs: dict[int, Any] = {seed: measure(Workspace(WORK / f"seed-{seed}"), given.objectives)

@@ -87,11 +87,11 @@ def register_model(ws: Workspace, p: Parameters) -> None:
 
 def step_metrics(ws: Workspace, p: Parameters) -> dict[str, Path]:
     """Metrics files of the steps before register-model, which logs them: MLflow's import is slow, so once."""
-    names = ["synthesize-blur", "train-encoder", "assign-order",
-             *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate"]
-    return {"collect-footage": ws.manifest, "validate-footage": ws.verdict("validate-footage"),
-            **{name: ws.metrics(name) for name in names[:1]},
-            "validate-clips": ws.verdict("validate-clips"), **{name: ws.metrics(name) for name in names[1:]}}
+    measured = ["synthesize-blur", "train-encoder", "assign-order",
+                *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate"]
+    return {"collect-footage": ws.manifest,
+            **{gate: ws.verdict(gate) for gate in ("validate-footage", "validate-clips")},
+            **{name: ws.metrics(name) for name in measured}}
 
 
 STEPS: dict[str, Callable[[Workspace, Parameters], None]] = {

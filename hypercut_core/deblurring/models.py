@@ -33,9 +33,10 @@ Deblurrer = EvenOddDeblurrer | CascadeDeblurrer | RecurrentDeblurrer | GuidedDeb
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of deblurrer: its class, and how its description becomes a checked configuration."""
+    """A kind of deblurrer: its class, that of its configuration, and how a description becomes one."""
 
     model: type[nn.Module]
+    described_by: type
     config: Callable[[dict[str, Any]], Any]
 
 
@@ -45,10 +46,9 @@ def build_deblurrer(config: Config, frames: int = 7) -> Deblurrer:
     Raises:
         BadParameters: the kind cannot have so many frames.
     """
-    for kind, made in ((EvenOddDeblurrer, DeblurrerConfig), (CascadeDeblurrer, CascadeConfig),
-                       (RecurrentDeblurrer, RecurrentConfig), (GuidedDeblurrer, GuidedConfig)):
-        if isinstance(config, made):
-            return kind(config, frames)  # type: ignore[arg-type]
+    for kind in KINDS.values():
+        if isinstance(config, kind.described_by):
+            return kind.model(config, frames)  # type: ignore[return-value]
     raise TypeError(f"no deblurrer is described by {type(config).__name__}")
 
 
@@ -131,5 +131,9 @@ def _check_peer(config: type, described: dict[str, Any], largest: dict[str, int]
         raise ValueError("unknown response curve")
 
 
-KINDS: dict[str, Kind] = {EVEN_ODD: Kind(EvenOddDeblurrer, _even_odd), "cascade": Kind(CascadeDeblurrer, _cascade),
-                          "recurrent": Kind(RecurrentDeblurrer, _recurrent), "guided": Kind(GuidedDeblurrer, _guided)}
+KINDS: dict[str, Kind] = {  # by the name that stands in a checkpoint
+    EVEN_ODD: Kind(EvenOddDeblurrer, DeblurrerConfig, _even_odd),
+    "cascade": Kind(CascadeDeblurrer, CascadeConfig, _cascade),
+    "recurrent": Kind(RecurrentDeblurrer, RecurrentConfig, _recurrent),
+    "guided": Kind(GuidedDeblurrer, GuidedConfig, _guided),
+}
