@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hypercut_core.errors import StorageError
 
@@ -112,6 +112,50 @@ def read_json(path: str | os.PathLike[str], limit: int = 256 * 2**20) -> Any:
     except (ValueError, RecursionError) as error:
         raise StorageError(f"the file is not valid JSON ({error})", where=path,
                            remedy="run the step that writes it again") from error
+
+
+class FileStore(Protocol):
+    """Named files in one place: a folder, or a prefix of an object store. Names have no folders in them.
+
+    All calls raise StorageError where the place cannot be used; `read` raises FileNotFoundError for a name
+    that is not there.
+    """
+
+    name: str  # for messages: the folder or URI
+
+    def names(self) -> list[str]:
+        """Sorted; unfinished files are not among them."""
+
+    def read(self, name: str) -> bytes: ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Whole or not at all; replaces what was there."""
+
+    def delete(self, name: str) -> None:
+        """A name that is not there is fine."""
+
+
+class LocalFiles:
+    """A folder as a FileStore; it is made when the first file is written."""
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        self.folder = Path(folder)
+        self.name = str(folder)
+
+    def names(self) -> list[str]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path.name for path in self.folder.iterdir() if path.is_file() and PARTIAL not in path.name)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        with atomic_file(self.folder / name) as partial:
+            partial.write_bytes(data)
+
+    def delete(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

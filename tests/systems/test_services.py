@@ -79,7 +79,8 @@ def trained(up: Services, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(up: Services) -> object:
     import mlflow
 
-    return mlflow.MlflowClient(tracking_uri=up.env["MLFLOW_TRACKING_URI"])
+    uri = up.env["MLFLOW_TRACKING_URI"]
+    return mlflow.MlflowClient(uri, registry_uri=uri)  # an earlier test may have set another registry
 
 
 def test_up_is_idempotent_and_everything_listens_on_loopback_only(up: Services) -> None:
