@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
@@ -29,14 +29,14 @@ class TrainDeblurrerConfig:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
 
 
-def train_deblurrer(store: Path, orders: Path, encoder: Path, config: TrainDeblurrerConfig, objective: str,
+def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: TrainDeblurrerConfig, objective: str,
                     out: Path, metrics: Path, seed: int, work: Path) -> dict[str, Any]:
     """Train one objective's deblurrer; write it to `out` and its figures to `metrics`.
 
     A killed run goes on where it was.
     """
     check_scale(config.scale, config.training)
-    clips = ClipStore(store)
+    clips = open_clips(store)
     folder = work / f"train-deblurrer-{objective}"
     settings = DeblurrerTraining(config.model, config.loss, config.training)
     model = fit_deblurrer(clips, objective, settings, seed, folder, orders=read_orders(orders),
