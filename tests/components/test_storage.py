@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_footage import pan, write_video
 
 from components import storage
-from components.storage import objects, s3_client
+from components.clip_stores import open_clips
+from components.storage import objects, s3_client, s3_files
 from hypercut_core.clips.manifest import read_manifest
-from hypercut_core.errors import StorageError
+from hypercut_core.clips.store import ClipStore, ClipStoreWriter, Packing
+from hypercut_core.errors import BadClipStore, StorageError
+from hypercut_core.files import FileStore, LocalFiles
 
 SECRET = "secret-that-must-not-show"
 
@@ -66,19 +71,20 @@ def server() -> Iterator[str]:
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import boto3
 
+    connect = s3_client.client
     for name, value in (("HYPERCUT_S3_PATIENCE", "0"), ("AWS_ENDPOINT_URL", server), ("AWS_ACCESS_KEY_ID", "testing"),
                         ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_DEFAULT_REGION", "us-east-1"),
                         ("AWS_CONFIG_FILE", "/nonexistent"), ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")):
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_PROFILE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    s3_client.client.cache_clear()
+    connect.cache_clear()
     client = boto3.client("s3", endpoint_url=server)
     client.create_bucket(Bucket="footage")
     yield "s3://footage"
     for item in client.list_objects_v2(Bucket="footage").get("Contents", []):
         client.delete_object(Bucket="footage", Key=item["Key"])
-    s3_client.client.cache_clear()
+    connect.cache_clear()
 
 
 def test_there_and_back(bucket: str, tmp_path: Path) -> None:
@@ -150,6 +156,182 @@ def test_no_server_and_no_keys(bucket: str, tmp_path: Path, monkeypatch: pytest.
     s3_client.client.cache_clear()
     with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID"):
         storage.exists(f"{bucket}/x")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def files(request: pytest.FixtureRequest, bucket: str, tmp_path: Path) -> FileStore:
+    if request.param == "folder":
+        return LocalFiles(tmp_path / "some/place")
+    return storage.S3Files(f"{bucket}/some/place")
+
+
+def test_a_place_of_files(files: FileStore) -> None:
+    """A folder and a prefix keep the same promises."""
+    assert files.names() == []
+    with pytest.raises(FileNotFoundError):
+        files.read("a")
+    for name, data in (("b.bin", b"1"), ("a.bin", b""), ("b.bin", b"22" * 1000)):
+        files.write(name, data)
+    assert files.names() == ["a.bin", "b.bin"]
+    assert files.read("a.bin") == b""
+    assert files.read("b.bin") == b"22" * 1000
+    files.delete("b.bin")
+    files.delete("b.bin")
+    assert files.names() == ["a.bin"]
+
+
+def test_only_the_prefix_itself_is_the_place(bucket: str) -> None:
+    for key in ("place/a", "place/sub/b", "places/c", "place.d"):
+        s3_client.client().put_object(Bucket="footage", Key=key, Body=b"x")
+    assert storage.S3Files(f"{bucket}/place/").names() == ["a"]
+
+
+def test_large_files_go_up_in_parts_and_an_interrupted_one_is_not_there(
+        bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = 5 * 2**20  # the smallest that S3 takes
+    monkeypatch.setattr(objects, "PART", part)
+    files = storage.S3Files(f"{bucket}/place")
+    for size in (part, part + 1, 2 * part, 2 * part + 100):
+        data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+        files.write("large", data)
+        assert files.read("large") == data
+        (tmp_path / "large").write_bytes(data)
+        assert objects.listing(f"{bucket}/place")["large"] == (size, objects.etag_of(tmp_path / "large"))
+
+    client, sent = s3_client.client(), []
+    upload_part = client.upload_part
+
+    def breaks(**given: object) -> object:
+        sent.append(given["PartNumber"])
+        if len(sent) == 2:
+            raise KeyboardInterrupt
+        return upload_part(**given)
+
+    monkeypatch.setattr(client, "upload_part", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        files.write("other", data)
+    assert files.names() == ["large"]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket="footage")
+
+
+def test_parts_that_a_killed_process_left_are_removed_when_they_are_old(
+        bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "PART", 5 * 2**20)
+    client = s3_client.client()
+    for key in ("place/mine", "other/theirs"):
+        client.create_multipart_upload(Bucket="footage", Key=key)
+    data = b"x" * (objects.PART + 1)
+    monkeypatch.setattr(s3_files, "ABANDONED", timedelta(days=40000))  # the double's uploads are of 2010
+    storage.S3Files(f"{bucket}/place").write("new", data)
+    assert len(client.list_multipart_uploads(Bucket="footage")["Uploads"]) == 2  # it may be alive
+    monkeypatch.setattr(s3_files, "ABANDONED", timedelta(hours=1))
+    storage.S3Files(f"{bucket}/place").write("new", data)
+    left = client.list_multipart_uploads(Bucket="footage")["Uploads"]
+    assert [upload["Key"] for upload in left] == ["other/theirs"]
+    client.abort_multipart_upload(Bucket="footage", Key="other/theirs", UploadId=left[0]["UploadId"])
+
+
+def stored(folder: Path, seed: int, clips: int) -> Path:
+    rng = np.random.default_rng(seed)
+    with ClipStoreWriter(folder, 3, Packing(chunk=16, shard_bytes=2 * 4 * 32 * 32 * 3)) as writer:
+        for number in range(clips):
+            writer.add(rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), clip_id=f"c{number}",
+                       source=f"s{number}", split="train", category="x", motion=1.0)
+    return folder
+
+
+class Recorder:
+    """boto3's client, its writes noted; breaks before write number `breaks`."""
+
+    def __init__(self, client: object, breaks: int = -1):
+        self.client, self.breaks, self.writes = client, breaks, []
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self.client, name)
+        if name not in ("put_object", "delete_object"):
+            return method
+
+        def noted(**given: str) -> object:
+            if len(self.writes) == self.breaks:
+                raise KeyboardInterrupt
+            self.writes.append((name.split("_")[0], given["Key"].removeprefix("set/")))
+            return method(**given)
+
+        return noted
+
+
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Recorder]:
+    def record(breaks: int = -1) -> Recorder:
+        recorder = Recorder(real, breaks)
+        monkeypatch.setattr(s3_client, "client", lambda: recorder)
+        return recorder
+
+    real = s3_client.client()
+    return record
+
+
+def test_a_store_is_visible_only_when_it_is_whole(bucket: str, tmp_path: Path, writes: Callable[..., Recorder]) -> None:
+    """Broken off before any of its writes: no store, or the whole one; then it goes on."""
+    first, second = (ClipStore(stored(tmp_path / str(seed), seed, clips)) for seed, clips in ((1, 5), (2, 3)))
+    done = writes()
+    storage.upload_clips(Path(first.path), f"{bucket}/set")
+    assert [key for _, key in done.writes][-2:] == ["clips.parquet", "zarr.json"]
+    assert open_clips(f"{bucket}/set").sha256 == first.sha256
+    done = writes()
+    storage.upload_clips(Path(first.path), f"{bucket}/set")
+    assert done.writes == []
+
+    done = writes()
+    storage.upload_clips(Path(second.path), f"{bucket}/set")
+    assert done.writes[0] == ("delete", "zarr.json")
+    for cut in range(1, len(done.writes)):
+        writes()
+        storage.upload_clips(Path(first.path), f"{bucket}/set")
+        begun = writes(cut)
+        with pytest.raises(KeyboardInterrupt):
+            storage.upload_clips(Path(second.path), f"{bucket}/set")
+        with pytest.raises(BadClipStore, match="missing"):
+            open_clips(f"{bucket}/set")
+        rest = writes()
+        storage.upload_clips(Path(second.path), f"{bucket}/set")
+        assert not {write for write in rest.writes if write[0] == "put"} & set(begun.writes)  # nothing goes up twice
+        store = open_clips(f"{bucket}/set")
+        [store.verify(i) for i in range(len(store))]
+        assert store.sha256 == second.sha256
+        assert sorted(storage.list_files(f"{bucket}/set")) == sorted(storage.list_files(second.path))
+
+
+def test_what_is_no_part_of_a_store_is_left_alone(bucket: str, tmp_path: Path) -> None:
+    s3_client.client().put_object(Bucket="footage", Key="set/notes.txt", Body=b"mine")
+    s3_client.client().put_object(Bucket="footage", Key="settings", Body=b"mine")
+    storage.upload_clips(stored(tmp_path / "a", 1, 5), f"{bucket}/set")
+    storage.upload_clips(stored(tmp_path / "b", 2, 1), f"{bucket}/set")
+    assert storage.exists(f"{bucket}/set/notes.txt")
+    assert storage.exists(f"{bucket}/settings")
+
+
+def test_clips_are_made_on_s3_and_a_broken_upload_makes_none_again(
+        bucket: str, tmp_path: Path, writes: Callable[..., Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.collect_footage.step import CollectConfig, collect_footage
+    from components.synthesize_blur import step
+
+    manifest, metrics = tmp_path / "data/footage.json", tmp_path / "metrics.json"
+    collect_footage(CollectConfig(), manifest, 0)
+    config = step.SynthesisConfig(clips=step.ClipCounts(2, 1, 1))
+    expected = step.synthesize_blur(manifest, config, tmp_path / "clips", metrics, 0, 3)
+    there = metrics.read_bytes()
+    metrics.unlink()
+    writes(1)
+    with pytest.raises(KeyboardInterrupt):
+        step.synthesize_blur(manifest, config, f"{bucket}/set", metrics, 0, 3)
+    assert not metrics.exists()
+    writes()
+    monkeypatch.setattr(step, "render_clips", None)
+    assert step.synthesize_blur(manifest, config, f"{bucket}/set", metrics, 0, 3)["clips"] == expected["clips"]
+    assert metrics.read_bytes() == there
+    assert open_clips(f"{bucket}/set").sha256 == ClipStore(tmp_path / "clips").sha256
+    assert list((tmp_path / "work/upload").iterdir()) == []
 
 
 def test_footage_is_collected_from_a_bucket(bucket: str, tmp_path: Path) -> None:

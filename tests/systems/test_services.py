@@ -29,8 +29,8 @@ from made_footage import pan, write_video
 from PIL import Image
 
 from components import storage
-from components.storage import s3_client
 from components.params import explained, load
+from components.storage import s3_client
 from hypercut_core.deblurring.models import load_deblurrer
 from hypercut_core.errors import StorageError
 from hypercut_core.restore import restore
