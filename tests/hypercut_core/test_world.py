@@ -24,7 +24,8 @@ from hypercut_core.training.world import World
 SETTINGS = DeblurrerTraining(DeblurrerConfig(width=4, blocks=(1, 1)),
                              training=TrainingConfig(steps=20, batch=8, crop=16, rate=2e-3, ema=0.9))
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hypercut_core.deblurring.training", "torch._dynamo", "torch.nn.parallel.distributed"])
+PRELOADED = ["hypercut_core.deblurring.training", "torch._dynamo", "torch.nn.parallel.distributed"]
+processes.set_forkserver_preload(PRELOADED)
 
 
 @pytest.fixture(scope="module")
