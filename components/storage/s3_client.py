@@ -124,7 +124,7 @@ def explained(uri: str | os.PathLike[str]) -> Iterator[None]:
         code = next((code for code in (*_REFUSALS, *_OVERLOADED[:5]) if code in str(error)), "")
         if code:
             raise refusal(uri, code) from None
-        lost = isinstance(error, aws.HTTPClientError) and not isinstance(error, aws.SSLError)
+        lost = isinstance(error, aws.HTTPClientError | aws.ConnectionError) and not isinstance(error, aws.SSLError)
         if lost or type(error).__name__ in ("IncompleteReadError", "RetriesExceededError"):
             raise Away(type(error).__name__) from None
         raise StorageError(f"the S3 server did not answer as it should ({type(error).__name__})", where=uri,

@@ -135,6 +135,12 @@ def _servers(folder: Path, state: dict[str, Any], where: dict[str, str], fresh: 
         tool(["ceph", "osd", "new", store], where)
         tool([OSD, "-i", "0", "--mkfs", "--osd-uuid", store], where)
     spawn(folder, OSD, [OSD, "-f", "-i", "0"], where)
+    start_gateway(folder, state)
+
+
+def start_gateway(folder: Path, state: dict[str, Any]) -> None:
+    """Start the S3 server itself, again after it was killed: it keeps no state of its own."""
+    where = {"CEPH_CONF": str(folder / "ceph" / "ceph.conf")}
     gateway = spawn(folder, GATEWAY, [GATEWAY, "-f", "-n", "client.rgw"], where)
     wait_until(lambda: answers(state["s3_port"]), gateway, GATEWAY, folder)
 

@@ -1,0 +1,458 @@
+"""Training on the real S3 server, and what can go wrong with it: each fault is a test, and notes its row.
+
+A training survives with the weights of an undisturbed one, or ends with one clear error and goes on to those
+same weights once that is mended. The last good checkpoint can be loaded after each of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fault_table import FaultRecord
+from local_services import ROOT, clean_environment
+
+from components.assign_order.step import OrderConfig, assign_order
+from components.storage import S3Files, s3_client, upload_clips
+from components.train_deblurrer.scale import ScaleConfig
+from components.train_deblurrer.step import TrainDeblurrerConfig, train_deblurrer
+from hypercut_core.clips.array_layout import Packing
+from hypercut_core.clips.store import ClipStoreWriter
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.errors import BadClipStore, HypercutError, StorageError
+from hypercut_core.files import FileStore, LocalFiles
+from hypercut_core.ordering.encoder import EncoderConfig, build_encoder, save_encoder
+from hypercut_core.training.checkpoint import unpack
+from hypercut_core.training.checkpoint_folder import NAME
+from hypercut_core.training.loop import TrainingConfig
+from infra.local import processes, s3_server
+from infra.local.processes import ServicesError
+
+pytestmark = pytest.mark.system
+
+AWAY = 20.0  # s
+STEPS, MIDDLE = 24, 10  # of a training; the step after which things go wrong
+BUCKET = "s3://hypercut"
+
+
+@dataclass
+class Server:
+    """The S3 server, which can be hung, killed and brought back."""
+
+    folder: Path
+    state: dict[str, Any]
+    back: float = 0.0  # when it was there again
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def away(self, how: str, seconds: float) -> None:
+        """Gone now, back after so many seconds: hung (SIGSTOP), or killed and started again."""
+        pid = processes.running(self.folder, s3_server.GATEWAY)
+        assert pid is not None
+        if how == "hung":
+            os.kill(pid, signal.SIGSTOP)
+        else:
+            assert processes.stop(self.folder, s3_server.GATEWAY, signal.SIGKILL)
+
+        def bring_back() -> None:
+            time.sleep(seconds)  # the fault itself lasts so long
+            if how == "hung":
+                os.kill(pid, signal.SIGCONT)
+            else:
+                s3_server.start_gateway(self.folder, self.state)
+            self.back = time.monotonic()
+
+        self._threads.append(threading.Thread(target=bring_back))
+        self._threads[-1].start()
+
+    def wait(self) -> None:
+        while self._threads:
+            self._threads.pop().join()
+
+    def user(self, *words: str) -> None:
+        processes.tool(["radosgw-admin", "user", *words, "--uid=hypercut"],
+                       {"CEPH_CONF": str(self.folder / "ceph/ceph.conf")})
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"AWS_ENDPOINT_URL_S3": s3_server.endpoint(self.state), "AWS_DEFAULT_REGION": s3_server.REGION,
+                **s3_server.keys(self.folder, "hypercut")}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Only the S3 server of infra/local: nothing here needs the others."""
+    folder, state = tmp_path_factory.mktemp("s3") / "state", {"in_memory": True}
+    folder.mkdir(mode=0o700)
+    server = Server(folder, state)
+    try:
+        try:
+            s3_server.start(folder, state)
+        except ServicesError as error:
+            if "apt-get install" in str(error) and os.environ.get("REQUIRE_SYSTEMS") != "1":
+                pytest.skip(str(error))
+            raise
+        yield server
+    finally:
+        server.wait()
+        for name in (s3_server.GATEWAY, s3_server.OSD, s3_server.MON):
+            processes.stop(folder, name, signal.SIGKILL)
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """With its keys and address in the environment; nothing of a store is kept in memory or on disk."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "MLFLOW_", "HYPERCUT_S3")):
+            monkeypatch.delenv(name)
+    for name, value in {**running.env, "HYPERCUT_S3_MEMORY_MB": "0"}.items():
+        monkeypatch.setenv(name, value)
+    s3_client.client.cache_clear()
+    yield running
+    running.wait()
+    s3_client.client.cache_clear()
+
+
+@dataclass
+class Case:
+    """Clips and what else a training needs, on disk; and the model that an undisturbed training gives."""
+
+    clips: Path
+    orders: Path
+    encoder: Path
+    weights: bytes = b""
+
+    def train(self, folder: Path, clips: str | Path = "", checkpoints: str | Path = "",
+              each_step: Callable[[int], None] = lambda step: None) -> tuple[bytes, dict[int, float]]:
+        """The bytes of the model file, and when each step ended.
+
+        Args:
+            checkpoints: folder or prefix; default: below `folder`.
+            each_step: called after each step.
+        """
+        ended: dict[int, float] = {}
+
+        @contextlib.contextmanager
+        def watch() -> Iterator[Callable[..., None]]:
+            def told(step: int, figures: dict[str, float], picture: object) -> None:
+                ended[step] = time.monotonic()
+                each_step(step)
+            yield told
+
+        config = TrainDeblurrerConfig(
+            "sequence_min", DeblurrerConfig(width=8, blocks=(1, 1), views=1),
+            training=TrainingConfig(steps=STEPS, batch=4, crop=16, checkpoint_seconds=0.0, cache_mb=0, device="cpu"),
+            scale=ScaleConfig(checkpoints=str(checkpoints), watch_seconds=1e-6))
+        out = folder / "model.safetensors"
+        train_deblurrer(clips or self.clips, self.orders, self.encoder, config, "sequence_min", out,
+                        folder / "metrics.json", 5, folder / "work", watch=watch)
+        return out.read_bytes(), ended
+
+
+def made_clips(folder: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    with ClipStoreWriter(folder, 3, Packing(chunk=16, shard_bytes=4 * 4 * 48 * 48 * 3)) as writer:
+        for number in range(24):
+            writer.add(rng.integers(0, 256, (4, 48, 48, 3), dtype=np.uint8), clip_id=f"c{number}",
+                       source=f"s{number}", split=("train", "train", "val", "test")[number % 4], category="x",
+                       motion=2.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("case")
+    torch.manual_seed(0)
+    save_encoder(folder / "encoder.safetensors", build_encoder(EncoderConfig(width=8, blocks=1, features=16)), {})
+    case = Case(made_clips(folder / "clips"), folder / "orders.parquet", folder / "encoder.safetensors")
+    assign_order(case.clips, case.encoder, OrderConfig(threads=1), case.orders, folder / "orders.json")
+    case.weights, ended = case.train(folder)
+    assert list(ended) == list(range(1, STEPS + 1))
+    return case
+
+
+@pytest.fixture
+def on_s3(server: Server, case: Case, request: pytest.FixtureRequest) -> str:
+    """The clips on S3, and nothing else below the test's prefix."""
+    uri = f"{BUCKET}/{request.node.name.translate(str.maketrans('[]-', '___'))}"
+    upload_clips(case.clips, f"{uri}/clips")
+    return f"{uri}/clips"
+
+
+def names(place: FileStore) -> list[str]:
+    return sorted((name for name in place.names() if NAME.fullmatch(name)), key=lambda name: name.split("-")[1])
+
+
+def good_checkpoints(place: FileStore) -> list[int]:
+    """The steps of all checkpoints; each of them can be loaded."""
+    return [unpack(place.read(name))[1]["step"] for name in names(place)]
+
+
+def place_of(checkpoints: str) -> S3Files:
+    """The prefix that the one training below `checkpoints` has made its own."""
+    bucket, prefix = s3_client.split_uri(checkpoints)
+    page = s3_client.client().list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/", Delimiter="/")
+    [found] = page["CommonPrefixes"]
+    return S3Files(f"s3://{bucket}/{found['Prefix']}")
+
+
+class Steps(dict[int, float]):
+    """When each step of a training ended; something may happen after one of them."""
+
+    def then(self, step: int, do: Callable[[], object]) -> Callable[[int], None]:
+        def each_step(now: int) -> None:
+            self[now] = time.monotonic()
+            if now == step:
+                do()
+        return each_step
+
+
+class Killed(BaseException):
+    """A process that dies cleans nothing up and passes no error on."""
+
+
+def die() -> None:
+    raise Killed
+
+
+def computed_twice(first: dict[int, float], second: dict[int, float]) -> int:
+    return len(set(first) & set(second))
+
+
+def test_a_training_on_s3_is_the_one_on_disk(case: Case, on_s3: str, tmp_path: Path) -> None:
+    weights, _ = case.train(tmp_path, on_s3, f"{BUCKET}/ends/checkpoints")
+    assert weights == case.weights
+    assert S3Files(f"{BUCKET}/ends/checkpoints").names() == []
+    bucket, prefix = s3_client.split_uri(f"{BUCKET}/ends")
+    assert "Contents" not in s3_client.client().list_objects_v2(Bucket=bucket, Prefix=prefix)  # it is over
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("hung", AWAY), ("killed", 3.0)])
+def test_server_away_while_clips_are_read(server: Server, case: Case, on_s3: str, tmp_path: Path, how: str,
+                                          seconds: float, capsys: pytest.CaptureFixture[str],
+                                          fault_record: FaultRecord) -> None:
+    weights, ended = case.train(tmp_path, on_s3, each_step=Steps().then(MIDDLE, lambda: server.away(how, seconds)))
+    assert weights == case.weights
+    assert list(ended) == list(range(1, STEPS + 1))
+    recovered = next(when for when in ended.values() if when > server.back) - server.back
+    if how == "killed":
+        said = capsys.readouterr().err
+        assert said.count("the S3 server does not answer as it should") == 1
+        assert said.count("answers again") == 1
+    fault_record(fault=f"S3 server {how} for {seconds:.0f} s while clips are read", tries=1, survived=1,
+                 lost_steps=0, recovery_seconds=recovered)
+
+
+@pytest.mark.parametrize(("how", "seconds"), [("killed", AWAY), ("hung", 3.0)])
+def test_server_away_while_a_checkpoint_is_written(server: Server, case: Case, tmp_path: Path, how: str,
+                                                   seconds: float, fault_record: FaultRecord) -> None:
+    place = f"{BUCKET}/away-{how}"
+    weights, ended = case.train(tmp_path, checkpoints=place,
+                                each_step=Steps().then(MIDDLE, lambda: server.away(how, seconds)))
+    assert weights == case.weights
+    assert list(ended) == list(range(1, STEPS + 1))
+    recovered = next(when for when in ended.values() if when > server.back) - server.back
+    fault_record(fault=f"S3 server {how} for {seconds:.0f} s while checkpoints are written", tries=1, survived=1,
+                 lost_steps=0, recovery_seconds=recovered)
+
+
+def test_server_away_for_longer_than_the_patience(server: Server, case: Case, on_s3: str, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch, fault_record: FaultRecord) -> None:
+    """It ends with an error that names the setting, and goes on from its last checkpoint afterwards."""
+    monkeypatch.setenv("HYPERCUT_S3_PATIENCE", "1")
+    first = Steps()
+    with pytest.raises(StorageError, match="HYPERCUT_S3_PATIENCE"):
+        case.train(tmp_path, on_s3, each_step=first.then(MIDDLE, lambda: server.away("killed", 4.0)))
+    server.wait()
+    [folder] = (tmp_path / "work").iterdir()
+    assert good_checkpoints(LocalFiles(folder))[-1] == max(first)
+    weights, second = case.train(tmp_path, on_s3)
+    assert weights == case.weights
+    fault_record(fault="S3 server away for longer than HYPERCUT_S3_PATIENCE", tries=1, survived=0,
+                 lost_steps=computed_twice(first, second))
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_truncated_object(server: Server, case: Case, on_s3: str, tmp_path: Path, when: str,
+                          fault_record: FaultRecord) -> None:
+    bucket, prefix = s3_client.split_uri(on_s3)
+    client = s3_client.client()
+
+    def cut() -> None:
+        for shard in range(6):
+            whole = (case.clips / f"48x48/c/{shard}/0/0/0/0").read_bytes()
+            client.put_object(Bucket=bucket, Key=f"{prefix}/48x48/c/{shard}/0/0/0/0", Body=whole[:len(whole) // 2])
+
+    first = Steps()
+    if when == "before":
+        cut()
+        with pytest.raises(BadClipStore, match=r"truncated.*run synthesize-blur again"):
+            case.train(tmp_path, on_s3)
+    else:
+        with pytest.raises(BadClipStore, match=r"the store changed while it was read.*run the step again"):
+            case.train(tmp_path, on_s3, each_step=first.then(MIDDLE, cut))
+        [folder] = (tmp_path / "work").iterdir()
+        assert good_checkpoints(LocalFiles(folder))[-1] == max(first)
+    assert not (tmp_path / "model.safetensors").exists()
+    upload_clips(case.clips, on_s3)  # sends what differs
+    weights, second = case.train(tmp_path, on_s3)
+    assert weights == case.weights
+    fault_record(fault=f"objects of the clip store truncated {when}", tries=1, survived=0,
+                 lost_steps=computed_twice(first, second))
+
+
+def test_store_replaced_in_the_middle(case: Case, on_s3: str, tmp_path: Path, fault_record: FaultRecord) -> None:
+    others, first = made_clips(tmp_path / "others", seed=1), Steps()
+    with pytest.raises(BadClipStore, match=r"the store changed while it was read.*run the step again"):
+        case.train(tmp_path / "one", on_s3, each_step=first.then(MIDDLE, lambda: upload_clips(others, on_s3)))
+    upload_clips(case.clips, on_s3)
+    weights, second = case.train(tmp_path / "one", on_s3)
+    assert weights == case.weights
+    fault_record(fault="clip store replaced by another one in the middle", tries=1, survived=0,
+                 lost_steps=computed_twice(first, second))
+
+
+def test_wrong_keys_before(server: Server, on_s3: str, case: Case, tmp_path: Path, fault_record: FaultRecord) -> None:
+    """As a user sees it: one paragraph, exit code 2, nothing written, no key shown."""
+    for changed in ({"AWS_SECRET_ACCESS_KEY": "w" * 40}, {"AWS_ACCESS_KEY_ID": "nobody"}):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "assign-order", "--clips", on_s3, "--encoder",
+             case.encoder, "-w", tmp_path / "ws"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+            env={**clean_environment(), **server.env, **changed})
+        assert done.returncode == 2, done.stderr
+        assert "refuses the credentials" in done.stderr
+        assert "To mend it: set AWS_ACCESS_KEY_ID" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not [key for key in {**server.env, **changed}.values() if len(key) > 15 and key in done.stderr
+                    and not key.startswith("http")]
+    assert not (tmp_path / "ws").exists()
+    fault_record(fault="wrong S3 keys from the beginning", tries=2, survived=0)
+
+
+@pytest.mark.parametrize("what", ["clips", "checkpoints"])
+def test_keys_revoked_in_the_middle(server: Server, case: Case, on_s3: str, tmp_path: Path, what: str,
+                                    capsys: pytest.CaptureFixture[str], fault_record: FaultRecord) -> None:
+    place, first = f"{BUCKET}/revoked-{what}", Steps()
+    try:
+        with pytest.raises(StorageError, match=r"refuses the credentials.*AWS_ACCESS_KEY_ID"):
+            case.train(tmp_path, on_s3 if what == "clips" else "", place,
+                       first.then(MIDDLE, lambda: server.user("suspend")))
+    finally:
+        server.user("enable")
+    reached = good_checkpoints(place_of(place))[-1]
+    assert reached == MIDDLE
+    if what == "checkpoints":  # it trains on while it can hope to write the next one
+        assert max(first) in (STEPS, STEPS - 1)
+        assert "the training goes on" in capsys.readouterr().err
+    weights, second = case.train(tmp_path, on_s3 if what == "clips" else "", place)
+    assert weights == case.weights
+    fault_record(fault=f"S3 keys revoked in the middle ({what})", tries=1, survived=0,
+                 lost_steps=computed_twice(first, second))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
+                                      capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_disk_full_for_checkpoints(case: Case, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str],
+                                   fault_record: FaultRecord) -> None:
+    """Full for a while: a warning. Full to the end: an error; the last good checkpoint stays and is gone on from."""
+    other = small_disk / "other"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), other.open("wb", buffering=0) as stream:
+            while stream.write(bytes(4096)) == 4096:
+                pass
+
+    def each_step(step: int) -> None:
+        Steps().then(MIDDLE, fill)(step)
+        Steps().then(MIDDLE + 3, other.unlink)(step)
+
+    weights, ended = case.train(tmp_path / "a", checkpoints=small_disk / "a", each_step=each_step)
+    assert weights == case.weights
+    assert "no checkpoint at step 11, the training goes on" in capsys.readouterr().err
+    fault_record(fault="disk full for a while when checkpoints are written", tries=1, survived=1, lost_steps=0,
+                 recovery_seconds=ended[MIDDLE + 4] - ended[MIDDLE + 3])
+
+    first = Steps()
+    with pytest.raises(StorageError, match="the disk is full"):
+        case.train(tmp_path / "b", checkpoints=small_disk / "b", each_step=first.then(MIDDLE, fill))
+    [folder] = (small_disk / "b").iterdir()
+    assert good_checkpoints(LocalFiles(folder))[-1] == MIDDLE
+    assert not [path for path in small_disk.rglob("*") if ".partial-" in path.name]
+    other.unlink()
+    weights, second = case.train(tmp_path / "b", checkpoints=small_disk / "b")
+    assert weights == case.weights
+    fault_record(fault="disk full to the end when checkpoints are written", tries=1, survived=0,
+                 lost_steps=computed_twice(first, second))
+
+
+def test_disk_full_for_the_cache_of_clips(case: Case, on_s3: str, tmp_path: Path, small_disk: Path,
+                                          monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                                          fault_record: FaultRecord) -> None:
+    monkeypatch.setenv("HYPERCUT_S3_CACHE", str(small_disk / "cache"))
+    (small_disk / "other").write_bytes(bytes(900 * 1024))
+    weights, _ = case.train(tmp_path, on_s3)
+    assert weights == case.weights
+    assert capsys.readouterr().err.count("the cache takes no more") == 1
+    assert not list(small_disk.rglob("*.partial"))
+    fault_record(fault="disk full for the cache of clips", tries=1, survived=1, lost_steps=0)
+
+
+def test_checkpoint_cut_off_half_way(case: Case, tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str],
+                                     fault_record: FaultRecord) -> None:
+    """An upload in parts that nobody finished, and a truncated object in place of the newest checkpoint."""
+    place = f"{BUCKET}/cut"
+    with pytest.raises(Killed):
+        case.train(tmp_path, checkpoints=place, each_step=Steps().then(MIDDLE, die))
+    kept = place_of(place)
+    last = names(kept)[-1]
+    bucket, prefix = s3_client.split_uri(kept.name)
+    client = s3_client.client()
+
+    data, key = kept.read(last), f"{prefix}/{last.replace(last.split('-')[1], f'{MIDDLE + 1:08d}')}"
+    begun = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    client.upload_part(Bucket=bucket, Key=key, UploadId=begun, PartNumber=1, Body=data[:len(data) // 2])
+    assert names(kept)[-1] == last
+    resumed, again = Steps(), time.monotonic()
+    with pytest.raises(Killed):
+        case.train(tmp_path, checkpoints=place, each_step=resumed.then(MIDDLE + 4, die))
+    assert min(resumed) == MIDDLE + 1
+    fault_record(fault="killed while a checkpoint went up in parts", tries=1, survived=1, lost_steps=0,
+                 recovery_seconds=resumed[MIDDLE + 1] - again)
+
+    newest, before = names(kept)[-1], good_checkpoints(kept)[-2]
+    client.put_object(Bucket=bucket, Key=f"{prefix}/{newest}", Body=kept.read(newest)[:1000])
+    again = time.monotonic()
+    weights, ended = case.train(tmp_path, checkpoints=place)
+    assert weights == case.weights
+    assert min(ended) == before + 1
+    assert f"checkpoint of step {MIDDLE + 4} in {kept.name} is passed over" in capsys.readouterr().err
+    fault_record(fault="newest checkpoint truncated", tries=1, survived=1, lost_steps=computed_twice(resumed, ended),
+                 recovery_seconds=min(ended.values()) - again)
+
+
+def test_a_training_that_ends_in_an_error_says_so_once(case: Case, tmp_path: Path, server: Server) -> None:
+    """Whatever the fault, the error is one of ours: one paragraph with a remedy."""
+    with pytest.raises(HypercutError) as caught:
+        replace(case, clips=f"{BUCKET}/nothing").train(tmp_path)
+    assert "run synthesize-blur first" in str(caught.value)
