@@ -18,24 +18,22 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
-from components.train_deblurrer.task import DeblurrerTask, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
 from components.train_deblurrer.versions import check_versions, versions
 from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
 from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
 from hypercut_core.progress import Progress, say
 from hypercut_core.training.checkpoint_folder import newest_name
-from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.world import World
-
-WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
 
 
 @dataclass(frozen=True)
