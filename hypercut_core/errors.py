@@ -77,6 +77,10 @@ class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 
 
+class RayJobError(HypercutError):
+    """A training on a cluster of its own failed, or Kubernetes refuses, fails, or does not answer."""
+
+
 class Interrupted(HypercutError):
     """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
 
