@@ -45,6 +45,7 @@ class Operator:
     plans: list[Plan] = field(default_factory=list)  # of the RayJobs in the order of their creation; the last repeats
     taken: dict[str, Plan] = field(default_factory=dict)  # uid → plan
     fates: dict[str, str] = field(default_factory=dict)  # uid → how it ended
+    times: dict[str, float] = field(default_factory=dict)  # uid → when it ended
     clusters: set[str] = field(default_factory=set)  # uids of RayJobs whose Ray cluster runs
 
     def reconcile(self) -> None:
@@ -80,7 +81,7 @@ class Operator:
         status, uid = job["status"], job["metadata"]["uid"]
         age = self.cluster.now() - _seconds(status["startTime"])
         if age >= job["spec"]["activeDeadlineSeconds"]:
-            self.fates[uid] = "deadline"
+            self.fates[uid], self.times[uid] = "deadline", self.cluster.now()
             self.cluster.set_status(name, jobDeploymentStatus="Failed", reason="DeadlineExceeded",
                                     endTime=self.cluster.stamp())
         elif age >= plan.ready + plan.command and plan.fate != "hangs":
@@ -89,7 +90,7 @@ class Operator:
             self.cluster.set_status(name, jobDeploymentStatus="Running", jobStatus="RUNNING")
 
     def _end(self, name: str, uid: str, fate: str) -> None:
-        self.fates[uid] = fate
+        self.fates[uid], self.times[uid] = fate, self.cluster.now()
         self.cluster.set_status(name, **FATES[fate], endTime=self.cluster.stamp())
 
     def _collect(self, job: Object) -> None:

@@ -42,6 +42,7 @@ class Failure:
     drop: bool = False  # or close the connection
     hang: bool = False  # or answer nothing until the client goes
     done: bool = False  # after what was asked is done
+    late: float = 0.0  # or close the connection, and do what was asked so many s later
     times: int = 1
 
 
@@ -53,6 +54,7 @@ class Cluster:
     live: bool = False  # watches stay open for their time, as real ones do; else they end when all is told
     tokens: set[str] = field(default_factory=lambda: {TOKEN})
     validate: Callable[[Object], None] = lambda body: None
+    defer: Callable[[float, Callable[[], object]], None] = lambda seconds, action: None  # do it so many s later
     jobs: dict[str, Object] = field(default_factory=dict)
     pod_objects: dict[str, Object] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)

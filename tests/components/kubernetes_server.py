@@ -76,6 +76,8 @@ class Handler(BaseHTTPRequestHandler):
         if failure:
             failure.times -= 1
         if failure and not failure.done:
+            if failure.late:
+                cluster.defer(failure.late, lambda: self.made(operation, name, query, content))
             self.fail(failure)
         elif not operation or not cluster.installed:
             self.reply(404, b"404 page not found\n")
@@ -111,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
     def fail(self, failure: Failure) -> None:
         if failure.hang:
             self.cluster.stopping.wait(60)
-        if failure.hang or failure.drop:
+        if failure.hang or failure.drop or failure.late:
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
         else:

@@ -21,8 +21,9 @@ from kubernetes_cluster import NAMESPACE, Cluster
 from kubernetes_server import Server
 
 from components.train_deblurrer.ray_job import RayJobRun
-from components.train_deblurrer.ray_job_api import RayJobApi
+from components.train_deblurrer.ray_job_api import NoAnswer, RayJobApi
 from components.train_deblurrer.ray_job_patience import Clock, Pace
+from components.train_deblurrer.ray_job_status import launcher
 from components.train_deblurrer.ray_job_template import Wanted, filled, read_template
 
 IMAGE = "registry.example/hypercut@sha256:" + "a" * 64
@@ -31,11 +32,11 @@ DEADLINE = 1500.0
 TICK = 10.0  # s between two looks of the operator
 
 
-def manifest(launcher: str, name: str = "hypercut-test-0123456789ab", workers: int = 2, lease: float = PACE.lease,
+def manifest(who: str, name: str = "hypercut-test-0123456789ab", workers: int = 2, lease: float = PACE.lease,
              pod: str = "") -> dict[str, Any]:
     """The RayJob that a launcher wants."""
     owner = {"apiVersion": "v1", "kind": "Pod", "name": pod, "uid": f"uid-of-{pod}"} if pod else None
-    return filled(read_template(), Wanted(name, NAMESPACE, launcher, IMAGE, ["hypercut", "train-deblurrer"], workers,
+    return filled(read_template(), Wanted(name, NAMESPACE, who, IMAGE, ["hypercut", "train-deblurrer"], workers,
                                           1, 0, lease, owner))
 
 
@@ -50,15 +51,21 @@ class LauncherApi(RayJobApi):
 
     @contextlib.contextmanager
     def _answer(self, *words: Any, **others: Any) -> Iterator[Any]:
-        self.actor.perhaps_ended()
-        self.actor.silence = max(self.actor.silence, self.actor.world.time - self.actor.heard)
-        with super()._answer(*words, **others) as answer:
-            self.actor.requests, self.actor.heard = self.actor.requests + 1, self.actor.world.time
-            if self.actor.requests >= self.actor.end_at_request > 0:
-                self.actor.end_at_request = 0
-                self.actor.end()
-            self.actor.perhaps_ended()
-            yield answer
+        actor = self.actor
+        actor.perhaps_ended()
+        actor.requests += 1
+        if actor.requests >= actor.end_at_request > 0:
+            actor.end_at_request = 0
+            actor.end()
+        actor.silence = max(actor.silence, actor.world.time - actor.heard)
+        try:
+            with super()._answer(*words, **others) as answer:
+                actor.heard = actor.world.time
+                actor.perhaps_ended()
+                yield answer
+        except NoAnswer:
+            actor.perhaps_ended()
+            raise
 
 
 @dataclass
@@ -77,6 +84,7 @@ class Actor:
     began: float = 0.0
     heard: float = 0.0  # when the server last answered
     silence: float = 0.0  # longest time without an answer, s
+    left: list[dict[str, Any]] = field(default_factory=list)  # RayJobs in its care when it ended
     ended: bool = False
     awake: threading.Event = field(default_factory=threading.Event)
     asleep: threading.Event = field(default_factory=threading.Event)
@@ -96,6 +104,7 @@ class Actor:
             self.result = self.run.run()
         except BaseException as error:
             self.error = error
+        self.left = [job for job in self.world.cluster.jobs.values() if launcher(job) == self.name]
         self.ended = True
         self.asleep.set()
 
@@ -132,18 +141,19 @@ class World:
     def __init__(self, server: Server, account: Path, plans: list[Plan]):
         self.time = 1.8e9
         self.cluster = server.cluster = Cluster(now=self.now, tokens=set())
+        self.cluster.defer = lambda seconds, action: self.at(self.time + seconds, action)
         self.server, self.account, self.operator = server, account, Operator(self.cluster, plans)
         self.actors: list[Actor] = []
         self.way = "stop"
         self.expected = 0  # launchers that are on the agenda
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
         self.at(self.time, self._tick)
 
     def now(self) -> float:
         return self.time
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[[], object]) -> None:
         heapq.heappush(self._agenda, (when, next(self._count), action))
 
     def launch(self) -> Actor:
