@@ -28,7 +28,7 @@ class Pace:
     lease: float = 1800.0  # KubeRay ends a RayJob that no launcher has renewed for so long
     renew: float = 300.0  # between two renewals
     removal: float = 600.0  # until a deleted RayJob and its cluster are gone
-    farewell: float = 60.0  # without any answer, until the deletion is left to the lease
+    farewell: float = 300.0  # without any answer, until the deletion is left to the lease
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class Cluster:
         """Compaction: watches from before now get 410."""
         with self.changed:
             self.version += 1
-            self.forgotten, self.events = self.version - 1, []
+            self.forgotten, self.events = self.version, []
 
     def stamp(self) -> str:
         return datetime.fromtimestamp(self.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -218,7 +218,7 @@ class Cluster:
                 seen = version
                 if selected(query, job):
                     write({"type": kind, "object": job})
-            if not found and query.get("allowWatchBookmarks") == "true":
+            if not (found and self.live) and query.get("allowWatchBookmarks") == "true":
                 write({"type": "BOOKMARK", "object": {"kind": "RayJob",
                                                       "metadata": {"resourceVersion": str(self.version)}}})
             if not self.live or time.monotonic() >= until:

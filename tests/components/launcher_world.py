@@ -27,7 +27,7 @@ from components.train_deblurrer.ray_job_status import launcher
 from components.train_deblurrer.ray_job_template import Wanted, filled, read_template
 
 IMAGE = "registry.example/hypercut@sha256:" + "a" * 64
-PACE = Pace(watch=60, between=10, longest_pause=60, patience=250, lease=400, renew=100, removal=300, farewell=60)
+PACE = Pace(watch=60, between=10, longest_pause=60, patience=250, lease=400, renew=100, removal=300, farewell=150)
 DEADLINE = 1500.0
 TICK = 10.0  # s between two looks of the operator
 
