@@ -90,6 +90,10 @@ class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 
 
+class ClusterError(HypercutError):
+    """A Ray cluster, or one of its nodes, cannot be used or was lost."""
+
+
 class Interrupted(HypercutError):
     """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
 

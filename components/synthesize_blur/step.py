@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from hypercut_core.clips.layouts import LayoutCounts
 from hypercut_core.clips.manifest import SPLITS, Manifest, read_manifest
 from hypercut_core.clips.parts import Join
 from hypercut_core.errors import BadFootage, StorageError
-from hypercut_core.files import explain_os_errors, write_json
+from hypercut_core.files import explain_os_errors, file_sha256, read_json, write_json
 from hypercut_core.progress import Progress
 
 __all__ = ["ClipCounts", "FanOutConfig", "SynthesisConfig", "synthesize_blur"]
@@ -38,11 +41,12 @@ _CURES = {
 }
 
 
-def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics: Path, seed: int,
+def synthesize_blur(manifest: Path, config: SynthesisConfig, out: str | Path, metrics: Path, seed: int,
                     frames: int = 7, work: Path | None = None) -> dict[str, Any]:
     """Write the clip store to `out` and its figures to `metrics`.
 
     Args:
+        out: a folder, or s3://bucket/prefix.
         frames: T, the number of sharp frames, odd, 3 to 15.
         work: folder for downloads, as in collect-footage, and for parts; default: `work/` beside the folder of
             `manifest`.
@@ -54,6 +58,8 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics:
         StorageError: another run is at work in the same folder, or the disk is full.
     """
     check(config.scale)
+    if storage.is_remote(out):
+        return _synthesize_to_bucket(manifest, config, str(out), metrics, seed, frames, work)
     footage = read_manifest(manifest)
     work = work or manifest.parent.parent / "work"
     root = Path()
@@ -63,7 +69,7 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics:
     with _alone(work / "synthesize-blur") as folder:
         job = Job(config, seed, frames, folder.resolve())
         tasks = plan(footage, root.resolve(), config, frames, counts)
-        join = Join(job.folder, out, frames)
+        join = Join(job.folder, Path(out), frames)
         done = join.resume([part_of(job, task) for task in tasks])
         with Progress("making clips", total=sum(task.size for task in tasks)) as progress:
             for head, task in zip(done, tasks, strict=False):
@@ -80,6 +86,25 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics:
     figures = tally.figures(frames)
     write_json(metrics, figures)
     shutil.rmtree(work / "synthesize-blur", ignore_errors=True)
+    return figures
+
+
+def _synthesize_to_bucket(manifest: Path, config: SynthesisConfig, out: str, metrics: Path, seed: int, frames: int,
+                          work: Path | None) -> dict[str, Any]:
+    """Make the store in `work`, then upload it; a step that was killed while it uploaded makes nothing again."""
+    place = (work or manifest.parent.parent / "work") / "upload" / hashlib.sha256(out.encode()).hexdigest()[:16]
+    made, kept = place / "made.json", place / "metrics.json"
+    blur = asdict(replace(config, scale=FanOutConfig()))
+    identity = json.loads(json.dumps({"manifest": file_sha256(manifest), "blur": blur, "seed": seed,
+                                      "frames": frames}))
+    if not made.is_file() or read_json(made) != identity:
+        made.unlink(missing_ok=True)
+        synthesize_blur(manifest, config, place / "clips", kept, seed, frames, work)
+        write_json(made, identity, digits=None)
+    storage.upload_clips(place / "clips", out)
+    figures = dict(read_json(kept))
+    write_json(metrics, figures)
+    shutil.rmtree(place, ignore_errors=True)
     return figures
 
 

@@ -13,7 +13,8 @@ from compiled import compiled, task_specs
 from source_imports import ROOT
 
 from components.params import Parameters, load
-from components.schema import build
+from components.schema import build, hints_of
+from components.synthesize_blur.step import SynthesisConfig
 from pipelines.local import STEPS
 from pipelines.package_graph import Task, tasks
 from pipelines.training_pipeline import arguments, training_pipeline
