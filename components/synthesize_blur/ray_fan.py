@@ -9,7 +9,7 @@ from typing import Any
 
 from components.synthesize_blur.fan_out import Event
 from components.synthesize_blur.tasks import Job, Task, make
-from hypercut_core.errors import HypercutError, MissingExtra, StorageError
+from hypercut_core.errors import ClusterError, HypercutError, MissingExtra, StorageError
 from hypercut_core.files import write_text
 
 TOKEN = "shared"  # a file by which a node sees that the folder is the same
@@ -23,7 +23,7 @@ class RayPool:
 
     Raises:
         MissingExtra: Ray is not installed.
-        StorageError: there is no Ray cluster at the address.
+        ClusterError: there is no Ray cluster at the address.
     """
 
     def __init__(self, job: Job, workers: int):
@@ -35,10 +35,10 @@ class RayPool:
         if self._mine:
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise StorageError(f"Ray does not answer ({str(error).splitlines()[0][:200]})", where="RAY_ADDRESS",
-                                   remedy="unset RAY_ADDRESS to start Ray here, or check the cluster with "
-                                          "'ray status'") from error
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                first = (str(error).strip().splitlines() or ["no answer"])[0][:200]
+                raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",
+                                   remedy="check it with 'ray status', or unset RAY_ADDRESS to start one here") from error
         self.capacity = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         token = secrets.token_hex(16)
         write_text(job.folder / TOKEN, token)

@@ -24,7 +24,7 @@ import numpy as np
 
 from hypercut_core.clips.array_layout import ArrayLayout, Packing
 from hypercut_core.clips.byte_source import ByteSource, LocalBytes
-from hypercut_core.clips.clip_table import TABLE, ClipRecord, problem_of, read_table, write_table
+from hypercut_core.clips.clip_table import TABLE, ClipRecord, ClipTable, problem_of, read_table, write_table
 from hypercut_core.clips.shards import REMEDY, ShardReader, ShardWriter, packed, read_json
 from hypercut_core.errors import BadClipStore, BadParameters
 from hypercut_core.files import atomic_directory
@@ -186,9 +186,8 @@ class ClipStore:
         self.source: ByteSource = path
         self.path: str = path.name  # the folder or URI, for messages
         self.frames: int = self._read_group()
-        self.records: list[ClipRecord] = read_table(self.source)
-        names = dict.fromkeys(record.array for record in self.records)
-        self._arrays = {name: ShardReader(self.source, name) for name in names}
+        self.records: ClipTable = read_table(self.source)
+        self._arrays = {name: ShardReader(self.source, name) for name in self.records.different("array")}
         self._check()
 
     def __len__(self) -> int:
@@ -197,8 +196,7 @@ class ClipStore:
     @cached_property
     def sha256(self) -> str:
         """Hash of the content: of all rows of the table, each of which holds its frames' own hash."""
-        rows = [dataclasses.astuple(record) for record in self.records]
-        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+        return self.records.sha256()
 
     def read(self, i: int) -> np.ndarray:
         """Clip `i` whole, uint8 [T + 1, H, W, 3], the blurry image first."""
@@ -240,8 +238,10 @@ class ClipStore:
 
     def indices(self, split: str, category: str | None = None) -> np.ndarray:
         """Clips of a split (and category), int64 [n], in the store's order."""
-        return np.array([i for i, record in enumerate(self.records)
-                         if record.split == split and category in (None, record.category)], dtype=np.int64)
+        wanted = self.records.where("split", split)
+        if category is not None:
+            wanted &= self.records.where("category", category)
+        return np.flatnonzero(wanted).astype(np.int64)
 
     def _read_group(self) -> int:
         meta = read_json(self.source, "zarr.json")
@@ -258,22 +258,28 @@ class ClipStore:
 
     def _check(self) -> None:
         """Hold every row of the table against its array."""
-        if not self.records:
+        table = self.records
+        if not len(table):
             raise self._bad(TABLE, "the store holds no clips")
-        ids: set[str] = set()
-        rows: dict[str, set[int]] = {name: set() for name in self._arrays}
-        for record in self.records:
-            problem = self._mismatch(record)
-            if problem is None and (record.clip_id in ids or record.index in rows[record.array]):
-                problem = "is listed twice"
-            if problem:
-                raise self._bad(TABLE, f"clip '{record.clip_id}' {problem}")
-            ids.add(record.clip_id)
-            rows[record.array].add(record.index)
+        good = table.numbers("frames") == self.frames
+        index, height, width = (table.numbers(name) for name in ("index", "height", "width"))
+        twice = table.repeated("clip_id")
+        listed = {}
         for name, reader in self._arrays.items():
-            if len(rows[name]) != reader.layout.clips:
+            rows, layout = np.flatnonzero(table.where("array", name)), reader.layout
+            good[rows] &= ((index[rows] < layout.clips) & (height[rows] == layout.height)
+                           & (width[rows] == layout.width) & (layout.frames == self.frames + 1))
+            first = np.unique(index[rows], return_index=True)[1]
+            twice[np.delete(rows, first)] = True
+            listed[name] = len(rows)
+        wrong = np.flatnonzero(~good | twice)
+        if len(wrong):
+            record = table[int(wrong[0])]
+            raise self._bad(TABLE, f"clip '{record.clip_id}' {self._mismatch(record) or 'is listed twice'}")
+        for name, reader in self._arrays.items():
+            if listed[name] != reader.layout.clips:
                 raise self._bad(TABLE, f"array {name} holds {reader.layout.clips} clips, the table lists "
-                                       f"{len(rows[name])}")
+                                       f"{listed[name]}")
 
     def _mismatch(self, record: ClipRecord) -> str | None:
         layout = self._arrays[record.array].layout
