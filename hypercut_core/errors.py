@@ -74,6 +74,10 @@ class StorageError(HypercutError):
     """A path or URI cannot be read or written (missing, refused, disk full)."""
 
 
+class WorkerLost(HypercutError):
+    """A process died each time that it worked on one and the same thing."""
+
+
 class BadPipeline(HypercutError):
     """A compiled pipeline, or an image for it, that must not be uploaded."""
 

@@ -67,15 +67,40 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield partial
             partial.chmod(0o777 & ~_umask())
-            if final.exists():
-                old = partial.with_name(partial.name + ".old")
-                final.rename(old)
-                partial.rename(final)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                partial.rename(final)
+            _take_place(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def move_directory(made: Path, path: str | os.PathLike[str]) -> None:
+    """Give a finished folder its final place; it replaces whatever was there. To another file system it is
+    copied first."""
+    final = Path(path)
+    with explain_os_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(final)
+        made.chmod(0o777 & ~_umask())
+        beside = final.with_name(f".{final.name}{PARTIAL}{os.getpid()}-new")
+        try:
+            made.rename(beside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with atomic_directory(final) as partial:
+                shutil.copytree(made, partial, dirs_exist_ok=True)
+            shutil.rmtree(made)
+            return
+        _take_place(beside, final)
+
+
+def _take_place(made: Path, final: Path) -> None:
+    if not final.exists():
+        made.rename(final)
+        return
+    old = made.with_name(made.name + ".old")
+    final.rename(old)
+    made.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_abandoned(final: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,17 +64,23 @@ def blurred(source: Source, path: Path, frames: int, window: WindowConfig, expos
                    found.motion, "synthetic", exposure.response, noise_level(exposure))
 
 
-def imported(clips: list[PairedClip], height: int, most: int) -> Iterator[Clip]:
-    """Clips of a paired sequence as they are; the response curve is the one that fits the first clip best.
+def chosen(clips: list[PairedClip], most: int) -> list[PairedClip]:
+    """At most `most` clips (0: all), evenly chosen."""
+    if most and len(clips) > most:
+        return [clips[place * len(clips) // most] for place in range(most)]
+    return clips
+
+
+def imported(clips: Sequence[PairedClip], height: int, first: PairedClip) -> Iterator[Clip]:
+    """Clips of a paired sequence as they are.
 
     Args:
         height: working height, px; 0 keeps the images' own.
-        most: at most so many clips (0: all), evenly chosen.
+        first: the sequence's first clip, whose best fitting response curve is taken for all.
     """
-    if most and len(clips) > most:
-        clips = [clips[place * len(clips) // most] for place in range(most)]
     response = ""
     for clip in clips:
         frames = clip.load(height)
-        response = response or measured_response(frames)[0]
+        if not response:
+            response = measured_response(frames if clip == first else first.load(height))[0]
         yield Clip(frames, clip.clip_id, path_length(frames[1:]), "captured", response, 0.0)

@@ -1,29 +1,35 @@
-"""synthesize-blur: footage manifest → clip store with one blurry image and T sharp frames a clip."""
+"""synthesize-blur: footage manifest → clip store with one blurry image and T sharp frames a clip.
+
+The work is cut into tasks (tasks.py), which one process or many make (fan_out.py) as parts in `work`; the parts are
+joined in the order of the manifest. The store is the same, byte for byte, whoever made them, and a step that was
+killed goes on from the parts that are there. On disk it takes the store and a few parts.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
-from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from components import storage
-from components.synthesize_blur.sources import Clip, blurred, imported, noise_level
-from hypercut_core.blur.exposure import ExposureConfig
-from hypercut_core.clips import layouts
-from hypercut_core.clips.footage import WindowConfig, WindowCounts
+from components.synthesize_blur.fan_out import FanOutConfig, InProcess, Pool, available_cores, check, in_order
+from components.synthesize_blur.tally import Tally
+from components.synthesize_blur.tasks import ClipCounts, Job, SynthesisConfig, Task, make, part_of, plan
 from hypercut_core.clips.layouts import LayoutCounts
 from hypercut_core.clips.manifest import SPLITS, Manifest, read_manifest
-from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
-from hypercut_core.clips.store import ClipStoreWriter
-from hypercut_core.errors import BadFootage
-from hypercut_core.files import file_sha256, read_json, write_json
-from hypercut_core.progress import Progress, track
+from hypercut_core.clips.parts import Join
+from hypercut_core.errors import BadFootage, StorageError
+from hypercut_core.files import explain_os_errors, file_sha256, read_json, write_json
+from hypercut_core.progress import Progress
 
-MOST_DAMAGE = 50  # damaged places that are listed; the rest is counted
+__all__ = ["ClipCounts", "FanOutConfig", "SynthesisConfig", "synthesize_blur"]
 _CURES = {
     "too_fast": "raise blur.windows.max_motion, lower blur.windows.height, or add slower footage",
     "still": "lower blur.windows.min_motion or moving_share, or add footage in which something moves",
@@ -35,56 +41,6 @@ _CURES = {
 }
 
 
-@dataclass(frozen=True)
-class ClipCounts:
-    """How many clips are rendered from the built-in photos."""
-
-    train: int = 3000  # clips to learn from
-    val: int = 128  # clips to watch training with
-    test: int = 256  # clips that the report is about
-
-
-@dataclass(frozen=True)
-class SynthesisConfig:
-    """How footage becomes clips."""
-
-    photos: MovingPhotosConfig = field(default_factory=MovingPhotosConfig)  # built-in footage only
-    clips: ClipCounts = field(default_factory=ClipCounts)  # built-in footage only
-    windows: WindowConfig = field(default_factory=WindowConfig)  # videos and folders of frames
-    clips_per_source: int = 400  # most clips out of one source, spread over its length; 0: all
-    paired_height: int = 0  # paired data sets are scaled down to this height, px; 0 keeps their own
-    exposure: ExposureConfig = field(default_factory=ExposureConfig)  # how sharp frames become a blurry image
-
-
-@dataclass
-class Tally:
-    """What went into the store, and what did not."""
-
-    clips: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, category)
-    motion: Counter[str] = field(default_factory=Counter)
-    windows: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by category
-    per_source: dict[str, Counter[str]] = field(default_factory=dict)
-    damage: list[str] = field(default_factory=list)
-
-    def add(self, writer: ClipStoreWriter, clip: Clip, source: str, split: str, category: str) -> None:
-        writer.add(clip.frames, clip_id=clip.clip_id, source=source, split=split, category=category,
-                   motion=clip.motion, blur=clip.blur, response=clip.response, noise=clip.noise)
-        self.clips[split, category] += 1
-        self.motion[split] += clip.motion  # type: ignore[assignment]
-
-    def figures(self, frames: int) -> dict[str, Any]:
-        clips = {split: sum(n for (s, _), n in self.clips.items() if s == split) for split in SPLITS}
-        return {
-            "frames": frames,
-            "clips": clips,
-            "clips_by_category": {f"{split}/{category}": n for (split, category), n in self.clips.items()},
-            "motion_mean_px": {split: self.motion[split] / max(1, clips[split]) for split in SPLITS},
-            "windows": {category: dict(counts) for category, counts in self.windows.items()},
-            "damaged_places": len(self.damage),
-            "damage": self.damage[:MOST_DAMAGE],
-        }
-
-
 def synthesize_blur(manifest: Path, config: SynthesisConfig, out: str | Path, metrics: Path, seed: int,
                     frames: int = 7, work: Path | None = None) -> dict[str, Any]:
     """Write the clip store to `out` and its figures to `metrics`.
@@ -92,28 +48,44 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: str | Path, me
     Args:
         out: a folder, or s3://bucket/prefix.
         frames: T, the number of sharp frames, odd, 3 to 15.
-        work: folder for downloads, as in collect-footage; default: `work/` beside the folder of `manifest`.
+        work: folder for downloads, as in collect-footage, and for parts; default: `work/` beside the folder of
+            `manifest`.
 
     Raises:
         BadFootage: a source changed, cannot be read or does not fit; or a split has no clip.
         BadParameters: settings that make no sense.
+        WorkerLost: a worker died again and again on the same source.
+        StorageError: another run is at work in the same folder, or the disk is full.
     """
+    check(config.scale)
     if storage.is_remote(out):
         return _synthesize_to_bucket(manifest, config, str(out), metrics, seed, frames, work)
     footage = read_manifest(manifest)
-    tally = Tally()
-    with ClipStoreWriter(out, frames) as writer:
-        if footage.kind == "builtin":
-            _render_photos(config, writer, tally, seed, frames)
-        else:
-            cache = (work or manifest.parent.parent / "work") / "footage"
-            root = storage.fetch(footage.root, footage.revision, cache)
-            if footage.kind == "paired":
-                _import_paired(footage, root, config, writer, tally, frames)
-            _blur_footage(footage, root, config, writer, tally, seed, frames)
+    work = work or manifest.parent.parent / "work"
+    root = Path()
+    if footage.kind != "builtin":
+        root = storage.fetch(footage.root, footage.revision, work / "footage")
+    counts, tally = LayoutCounts(), Tally()
+    with _alone(work / "synthesize-blur") as folder:
+        job = Job(config, seed, frames, folder.resolve())
+        tasks = plan(footage, root.resolve(), config, frames, counts)
+        join = Join(job.folder, Path(out), frames)
+        done = join.resume([part_of(job, task) for task in tasks])
+        with Progress("making clips", total=sum(task.size for task in tasks)) as progress:
+            for head, task in zip(done, tasks, strict=False):
+                tally.add(head)
+                progress.advance(task.size, note=task.label)
+            with contextlib.closing(_made(job, tasks[len(done):], progress)) as made:
+                for task in made:
+                    tally.add(join.add(part_of(job, task)))
+        if footage.kind == "paired":
+            tally.windows[footage.layout].update({f"skipped_{reason}": n for reason, n in counts.skipped.items()})
+        if footage.kind != "builtin":
             _check_splits(footage, tally, manifest)
+        join.finish()
     figures = tally.figures(frames)
     write_json(metrics, figures)
+    shutil.rmtree(work / "synthesize-blur", ignore_errors=True)
     return figures
 
 
@@ -122,7 +94,8 @@ def _synthesize_to_bucket(manifest: Path, config: SynthesisConfig, out: str, met
     """Make the store in `work`, then upload it; a step that was killed while it uploaded makes nothing again."""
     place = (work or manifest.parent.parent / "work") / "upload" / hashlib.sha256(out.encode()).hexdigest()[:16]
     made, kept = place / "made.json", place / "metrics.json"
-    identity = json.loads(json.dumps({"manifest": file_sha256(manifest), "blur": asdict(config), "seed": seed,
+    blur = asdict(replace(config, scale=FanOutConfig()))
+    identity = json.loads(json.dumps({"manifest": file_sha256(manifest), "blur": blur, "seed": seed,
                                       "frames": frames}))
     if not made.is_file() or read_json(made) != identity:
         made.unlink(missing_ok=True)
@@ -135,54 +108,50 @@ def _synthesize_to_bucket(manifest: Path, config: SynthesisConfig, out: str, met
     return figures
 
 
-def _render_photos(config: SynthesisConfig, writer: ClipStoreWriter, tally: Tally, seed: int,
-                   frames: int) -> None:
-    for split in SPLITS:
-        count = getattr(config.clips, split)
-        clips = render_clips(config.photos, split, count, seed, frames, exposure=config.exposure)
-        for number, made in enumerate(track(clips, f"rendering {split} clips", total=count)):
-            clip = Clip(made.frames, f"{split}-{number:06d}", made.motion, "synthetic",
-                        config.exposure.response, noise_level(config.exposure))
-            tally.add(writer, clip, made.source, split, made.category)
+def _made(job: Job, tasks: list[Task], progress: Progress) -> Iterator[Task]:
+    """Make what is not there yet; yields each task, in order, when its part is there."""
+    there = [part_of(job, task).made for task in tasks]
+    missing = [task for task, made in zip(tasks, there, strict=True) if not made]
+    with _pool(job, len(missing), progress) as pool:
+        making = in_order(pool, missing, job.config.scale.tries, progress)
+        for task, made in zip(tasks, there, strict=True):
+            if made:
+                progress.advance(task.size, note=task.label)
+            else:
+                next(making)
+            yield task
 
 
-def _blur_footage(footage: Manifest, root: Path, config: SynthesisConfig, writer: ClipStoreWriter,
-                  tally: Tally, seed: int, frames: int) -> None:
-    sources = [source for source in footage.sources if source.kind in ("video", "frames")]
-    with Progress("blurring footage", total=sum(source.frames for source in sources)) as progress:
-        for source in sources:
-            counts = WindowCounts()
-            relative = footage.relative(source)
-            done = 0
-            for clip in blurred(source, root / relative if relative else root, frames, config.windows,
-                                config.exposure, config.clips_per_source, seed, counts):
-                tally.add(writer, clip, source.source, source.split, source.category)
-                progress.advance(counts.frames - done, note=source.source)
-                done = counts.frames
-            progress.advance(max(0, source.frames - done), note=source.source)
-            found = Counter({"kept": counts.kept, "scene_cuts": len(counts.cuts)})
-            found.update({f"skipped_{reason}": n for reason, n in counts.skipped.items()})
-            tally.windows[source.category].update(found)
-            tally.per_source[source.source] = counts.skipped
-            tally.damage += [f"{source.source} {damage.place}: {damage.what}" for damage in counts.damage]
+def _pool(job: Job, tasks: int, progress: Progress) -> Pool:
+    scale = job.config.scale
+    if scale.launcher == "ray" and tasks:
+        from components.synthesize_blur.ray_fan import RayPool
+
+        return RayPool(job, scale.workers)
+    workers = min(scale.workers or available_cores(), tasks)
+    if workers > 1:
+        from components.synthesize_blur.processes import ProcessPool
+
+        return ProcessPool(job, workers)
+    return InProcess(lambda task, report: make(job, task, report), progress)
 
 
-def _import_paired(footage: Manifest, root: Path, config: SynthesisConfig, writer: ClipStoreWriter,
-                   tally: Tally, frames: int) -> None:
-    counts = LayoutCounts()
-    clips = layouts.by_sequence(root, footage.layout, frames, counts)
-    sources = [source for source in footage.sources if source.kind == "paired"]
-    with Progress("importing clips", total=sum(source.frames for source in sources)) as progress:
-        for source in sources:
-            members = clips.get(footage.relative(source), [])
-            made = 0
-            for clip in imported(members, config.paired_height, config.clips_per_source):
-                tally.add(writer, clip, source.source, source.split, source.category)
-                made += 1
-                progress.advance(note=source.source)
-            found = {"kept": made, "skipped_over_clips_per_source": len(members) - made}
-            tally.windows[source.category].update(found)
-    tally.windows[footage.layout].update({f"skipped_{reason}": n for reason, n in counts.skipped.items()})
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[Path]:
+    """The folder of the parts, for one run at a time.
+
+    Raises:
+        StorageError: another run has it.
+    """
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StorageError("another run of synthesize-blur is at work here", where=folder,
+                                   remedy="wait until it ends, or choose another workspace") from None
+            yield folder
 
 
 def _check_splits(footage: Manifest, tally: Tally, manifest: Path) -> None:

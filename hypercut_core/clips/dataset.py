@@ -82,7 +82,7 @@ class ClipBatches:
         self.augmentation = augmentation or Augmentation()
         self.device = torch.device(device)
         self.clips = store.indices(split)
-        self.sizes = np.array([(store.records[i].height, store.records[i].width) for i in self.clips])
+        self.sizes = np.stack([store.records.numbers(side)[self.clips] for side in ("height", "width")], 1)
         self._check(split, directions)
         self.directions = directions
         self._cache: dict[int, np.ndarray] = {}

@@ -62,13 +62,14 @@ class RenderedClip:
 
 
 def render_clips(config: MovingPhotosConfig, split: str, count: int, seed: int, frames: int = 7,
-                 device: str = "cpu", exposure: ExposureConfig | None = None) -> Iterator[RenderedClip]:
-    """Yield `count` clips of a split's photos. The first n clips do not depend on `count`.
+                 device: str = "cpu", exposure: ExposureConfig | None = None, first: int = 0) -> Iterator[RenderedClip]:
+    """Yield the clips `first` to `count` of a split's photos; a clip does not depend on `first` and `count`.
 
     Args:
         split: "train", "val" or "test": which photos are used, for backgrounds and cut-outs alike.
         frames: T, odd, 3 to 15.
         exposure: noise and response curve of the blurry image.
+        first: a multiple of CHUNK.
 
     Raises:
         BadParameters: T or the motion range makes no sense.
@@ -76,7 +77,9 @@ def render_clips(config: MovingPhotosConfig, split: str, count: int, seed: int, 
     _check(config, frames)
     names = photo_names(split)
     exposure = exposure or ExposureConfig()
-    for chunk in range(math.ceil(count / CHUNK)):
+    if first % CHUNK:
+        raise ValueError(f"first is {first}, a multiple of {CHUNK} expected")
+    for chunk in range(first // CHUNK, math.ceil(count / CHUNK)):
         key = zlib.crc32(f"{seed}/{split}/{chunk}".encode())
         draw = torch.Generator().manual_seed(key)
         rng = np.random.default_rng(key)

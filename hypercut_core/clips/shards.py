@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,64 @@ class ShardWriter:
         self.clips = 0
         self._index: list[tuple[int, int]] = []
         self._offset = 0
+        self._unsynced: set[Path] = set()
 
     def add(self, clip: np.ndarray) -> int:
         """Append one clip, uint8 [frames, height, width, 3]; returns its row."""
+        return self.append(packed(clip, self.layout))
+
+    def append(self, chunks: list[bytes]) -> int:
+        """Append one clip as `packed` gives it; returns its row."""
         path = self._shard_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as stream:
-            for tile in _tiles(clip, self.layout):
-                chunk = compress(tile, self.layout)
+            for chunk in chunks:
                 stream.write(chunk)
                 self._index.append((self._offset, len(chunk)))
                 self._offset += len(chunk)
+        self._unsynced.add(path)
         self.clips += 1
         if self.clips % self.layout.shard_clips == 0:
             self._close_shard(path)
         return self.clips - 1
+
+    def sync(self) -> None:
+        """Wait until all that was appended is on the disk."""
+        for path in self._unsynced:
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        self._unsynced.clear()
+
+    def resume(self, lengths: np.ndarray) -> None:
+        """Go on behind clips that were appended earlier; whatever was written after them is cut off.
+
+        Args:
+            lengths: int [clips, chunks], bytes of every chunk of those clips.
+
+        Raises:
+            BadClipStore: a shard does not hold as much as it should.
+        """
+        whole = len(lengths) // self.layout.shard_clips
+        for shard in range(whole):
+            part = lengths[shard * self.layout.shard_clips:(shard + 1) * self.layout.shard_clips]
+            size = int(part.sum()) + self.layout.index_entries * 16 + 4
+            self._expect(self.folder / shard_key(shard), size, exact=True)
+        rest = lengths[whole * self.layout.shard_clips:].reshape(-1).astype(np.int64)
+        ends = np.cumsum(rest)
+        self._index = list(zip((ends - rest).tolist(), rest.tolist(), strict=True))
+        self._offset, self.clips = int(ends[-1]) if len(ends) else 0, len(lengths)
+        for path in self.folder.glob("c/*/0/0/0/0"):
+            if int(path.relative_to(self.folder).parts[1]) >= whole + bool(self._offset):
+                path.unlink()
+        if self._offset:
+            path = self._expect(self._shard_path(), self._offset, exact=False)
+            os.truncate(path, self._offset)
+
+    def _expect(self, path: Path, size: int, exact: bool) -> Path:
+        found = path.stat().st_size if path.is_file() else -1
+        if found < size or (exact and found > size):
+            raise BadClipStore(f"the shard holds {max(found, 0)} bytes, {size} expected", where=path, remedy=REMEDY)
+        return path
 
     def finish(self) -> ArrayLayout:
         """Close the last shard and write the array's metadata; returns the final layout."""
@@ -78,11 +122,17 @@ class ShardWriter:
         data = index.tobytes()
         with path.open("ab") as stream:
             stream.write(data + crc32c(data).to_bytes(4, "little"))
+        self._unsynced.add(path)
         self._index, self._offset = [], 0
 
 
 def shard_key(shard: int) -> str:
     return f"c/{shard}/0/0/0/0"
+
+
+def packed(clip: np.ndarray, layout: ArrayLayout) -> list[bytes]:
+    """The compressed chunks of a clip, uint8 [frames, height, width, 3], row by row."""
+    return [compress(tile, layout) for tile in _tiles(clip, layout)]
 
 
 def compress(tile: np.ndarray, layout: ArrayLayout) -> bytes:

@@ -24,13 +24,97 @@ import numpy as np
 
 from hypercut_core.clips.array_layout import ArrayLayout, Packing
 from hypercut_core.clips.byte_source import ByteSource, LocalBytes
-from hypercut_core.clips.clip_table import TABLE, ClipRecord, problem_of, read_table, write_table
-from hypercut_core.clips.shards import REMEDY, ShardReader, ShardWriter, read_json
+from hypercut_core.clips.clip_table import TABLE, ClipRecord, ClipTable, problem_of, read_table, write_table
+from hypercut_core.clips.shards import REMEDY, ShardReader, ShardWriter, packed, read_json
 from hypercut_core.errors import BadClipStore, BadParameters
 from hypercut_core.files import atomic_directory
 
-__all__ = ["ClipRecord", "ClipStore", "ClipStoreWriter", "Packing"]
+__all__ = ["ClipRecord", "ClipStore", "ClipStoreWriter", "Packing", "StoreFolder", "describe"]
 FORMAT = 1
+
+
+def describe(frames: np.ndarray, count: int, where: Path, *, clip_id: str, source: str, split: str, category: str,
+             motion: float, blur: str = "synthetic", response: str = "srgb", noise: float = 0.0) -> ClipRecord:
+    """The row of a clip; its index is not known yet.
+
+    Args:
+        frames: uint8 sRGB [T + 1, H, W, 3], the blurry image first. Other arguments: see ClipRecord.
+        count: T.
+        where: for messages.
+
+    Raises:
+        BadClipStore: wrong shape or type, or an unknown split, blur or response.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != count + 1 \
+            or frames.shape[3] != 3 or not 1 <= min(frames.shape[1:3]) <= max(frames.shape[1:3]) < 2**16:
+        raise _refused(where, clip_id, f"frames are {frames.dtype} {list(frames.shape)}, "
+                                       f"uint8 [{count + 1}, H, W, 3] expected")
+    height, width = frames.shape[1:3]
+    digest = hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
+    record = ClipRecord(clip_id, f"{height}x{width}", 0, source, split, category, height, width, count,
+                        float(motion), digest, blur, response, float(noise))
+    problem = problem_of(record)
+    if problem:
+        raise _refused(where, clip_id, problem)
+    return record
+
+
+def _refused(where: Path, clip_id: str, what: str) -> BadClipStore:
+    return BadClipStore(f"clip '{clip_id}' cannot be stored: {what}", where=where)
+
+
+class StoreFolder:
+    """The files of a store that is being written, in `folder`; `path` is where it will be, for messages."""
+
+    def __init__(self, folder: Path, path: Path, frames: int, packing: Packing | None = None):
+        if frames % 2 == 0 or not 3 <= frames <= 15:
+            raise BadParameters(f"frames is {frames}; it must be odd and from 3 to 15",
+                                remedy="set frames to 7")
+        self.folder, self.path, self.frames, self.packing = folder, path, frames, packing or Packing()
+        self.records: list[ClipRecord] = []
+        self.arrays: dict[str, ShardWriter] = {}
+        self._ids: set[str] = set()
+
+    def layout(self, record: ClipRecord) -> ArrayLayout:
+        """How a clip's array is cut."""
+        return ArrayLayout.plan(self.frames + 1, record.height, record.width, self.packing)
+
+    def append(self, record: ClipRecord, chunks: list[bytes]) -> None:
+        """Append a clip that was described and packed already; it gets its index here.
+
+        Raises:
+            BadClipStore: the clip_id is in the store.
+        """
+        writer = self.arrays.get(record.array)
+        self.note(record, writer.clips if writer else 0)
+        if writer is None:
+            writer = self.arrays[record.array] = ShardWriter(self.folder / record.array, self.layout(record))
+        writer.append(chunks)
+
+    def note(self, record: ClipRecord, index: int) -> None:
+        """Only the row of a clip, whose chunks are in the array."""
+        if record.clip_id in self._ids:
+            raise _refused(self.path, record.clip_id, "the clip_id is in the store already")
+        self.records.append(dataclasses.replace(record, index=index))
+        self._ids.add(record.clip_id)
+
+    def finish(self) -> None:
+        """Write what makes a store of the folder.
+
+        Raises:
+            BadClipStore: there is no clip in it.
+        """
+        if not self.records:
+            raise BadClipStore("no clip was written", where=self.path,
+                               remedy="give footage with more, longer or steadier shots, or widen the limits "
+                                      "on motion")
+        for writer in self.arrays.values():
+            writer.finish()
+        group = {"zarr_format": 3, "node_type": "group",
+                 "attributes": {"hypercut": {"format": FORMAT, "frames": self.frames}}}
+        (self.folder / "zarr.json").write_text(json.dumps(group, indent=2, sort_keys=True) + "\n",
+                                               encoding="utf-8")
+        write_table(self.folder / TABLE, self.records)
 
 
 class ClipStoreWriter:
@@ -46,18 +130,13 @@ class ClipStoreWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], frames: int, packing: Packing | None = None):
-        if frames % 2 == 0 or not 3 <= frames <= 15:
-            raise BadParameters(f"frames is {frames}; it must be odd and from 3 to 15",
-                                remedy="set frames to 7")
-        self.path, self.frames, self.packing = Path(path), frames, packing or Packing()
-        self.records: list[ClipRecord] = []
-        self._arrays: dict[str, ShardWriter] = {}
-        self._ids: set[str] = set()
+        self.path = Path(path)
+        self._store = StoreFolder(self.path, self.path, frames, packing)
         self._folder: contextlib.AbstractContextManager[Path] | None = None
 
     def __enter__(self) -> ClipStoreWriter:
         self._folder = atomic_directory(self.path)
-        self._partial = self._folder.__enter__()
+        self._store.folder = self._folder.__enter__()
         return self
 
     def add(self, frames: np.ndarray, *, clip_id: str, source: str, split: str, category: str, motion: float,
@@ -73,28 +152,9 @@ class ClipStoreWriter:
         """
         if self._folder is None:
             raise RuntimeError("use ClipStoreWriter as a context manager")
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != self.frames + 1 \
-                or frames.shape[3] != 3 or not 1 <= min(frames.shape[1:3]) <= max(frames.shape[1:3]) < 2**16:
-            raise self._refuse(clip_id, f"frames are {frames.dtype} {list(frames.shape)}, "
-                                        f"uint8 [{self.frames + 1}, H, W, 3] expected")
-        height, width = frames.shape[1:3]
-        array = f"{height}x{width}"
-        frames = np.ascontiguousarray(frames)
-        writer = self._arrays.get(array)
-        record = ClipRecord(clip_id, array, writer.clips if writer else 0, source, split, category, height,
-                            width, self.frames, float(motion), hashlib.sha256(frames.data).hexdigest(), blur,
-                            response, float(noise))
-        problem = problem_of(record)
-        if problem is None and clip_id in self._ids:
-            problem = "the clip_id is in the store already"
-        if problem:
-            raise self._refuse(clip_id, problem)
-        if writer is None:
-            layout = ArrayLayout.plan(self.frames + 1, height, width, self.packing)
-            writer = self._arrays[array] = ShardWriter(self._partial / array, layout)
-        writer.add(frames)
-        self.records.append(record)
-        self._ids.add(clip_id)
+        record = describe(frames, self._store.frames, self.path, clip_id=clip_id, source=source, split=split,
+                          category=category, motion=motion, blur=blur, response=response, noise=noise)
+        self._store.append(record, packed(frames, self._store.layout(record)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
@@ -104,23 +164,7 @@ class ClipStoreWriter:
             return
         with contextlib.ExitStack() as stack:
             stack.push(self._folder)
-            self._finish()
-
-    def _finish(self) -> None:
-        if not self.records:
-            raise BadClipStore("no clip was written", where=self.path,
-                               remedy="give footage with more, longer or steadier shots, or widen the limits "
-                                      "on motion")
-        for writer in self._arrays.values():
-            writer.finish()
-        group = {"zarr_format": 3, "node_type": "group",
-                 "attributes": {"hypercut": {"format": FORMAT, "frames": self.frames}}}
-        (self._partial / "zarr.json").write_text(json.dumps(group, indent=2, sort_keys=True) + "\n",
-                                                 encoding="utf-8")
-        write_table(self._partial / TABLE, self.records)
-
-    def _refuse(self, clip_id: str, what: str) -> BadClipStore:
-        return BadClipStore(f"clip '{clip_id}' cannot be stored: {what}", where=self.path)
+            self._store.finish()
 
 
 class ClipStore:
@@ -142,9 +186,8 @@ class ClipStore:
         self.source: ByteSource = path
         self.path: str = path.name  # the folder or URI, for messages
         self.frames: int = self._read_group()
-        self.records: list[ClipRecord] = read_table(self.source)
-        names = dict.fromkeys(record.array for record in self.records)
-        self._arrays = {name: ShardReader(self.source, name) for name in names}
+        self.records: ClipTable = read_table(self.source)
+        self._arrays = {name: ShardReader(self.source, name) for name in self.records.different("array")}
         self._check()
 
     def __len__(self) -> int:
@@ -153,8 +196,7 @@ class ClipStore:
     @cached_property
     def sha256(self) -> str:
         """Hash of the content: of all rows of the table, each of which holds its frames' own hash."""
-        rows = [dataclasses.astuple(record) for record in self.records]
-        return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+        return self.records.sha256()
 
     def read(self, i: int) -> np.ndarray:
         """Clip `i` whole, uint8 [T + 1, H, W, 3], the blurry image first."""
@@ -196,8 +238,10 @@ class ClipStore:
 
     def indices(self, split: str, category: str | None = None) -> np.ndarray:
         """Clips of a split (and category), int64 [n], in the store's order."""
-        return np.array([i for i, record in enumerate(self.records)
-                         if record.split == split and category in (None, record.category)], dtype=np.int64)
+        wanted = self.records.where("split", split)
+        if category is not None:
+            wanted &= self.records.where("category", category)
+        return np.flatnonzero(wanted).astype(np.int64)
 
     def _read_group(self) -> int:
         meta = read_json(self.source, "zarr.json")
@@ -214,22 +258,28 @@ class ClipStore:
 
     def _check(self) -> None:
         """Hold every row of the table against its array."""
-        if not self.records:
+        table = self.records
+        if not len(table):
             raise self._bad(TABLE, "the store holds no clips")
-        ids: set[str] = set()
-        rows: dict[str, set[int]] = {name: set() for name in self._arrays}
-        for record in self.records:
-            problem = self._mismatch(record)
-            if problem is None and (record.clip_id in ids or record.index in rows[record.array]):
-                problem = "is listed twice"
-            if problem:
-                raise self._bad(TABLE, f"clip '{record.clip_id}' {problem}")
-            ids.add(record.clip_id)
-            rows[record.array].add(record.index)
+        good = table.numbers("frames") == self.frames
+        index, height, width = (table.numbers(name) for name in ("index", "height", "width"))
+        twice = table.repeated("clip_id")
+        listed = {}
         for name, reader in self._arrays.items():
-            if len(rows[name]) != reader.layout.clips:
+            rows, layout = np.flatnonzero(table.where("array", name)), reader.layout
+            good[rows] &= ((index[rows] < layout.clips) & (height[rows] == layout.height)
+                           & (width[rows] == layout.width) & (layout.frames == self.frames + 1))
+            first = np.unique(index[rows], return_index=True)[1]
+            twice[np.delete(rows, first)] = True
+            listed[name] = len(rows)
+        wrong = np.flatnonzero(~good | twice)
+        if len(wrong):
+            record = table[int(wrong[0])]
+            raise self._bad(TABLE, f"clip '{record.clip_id}' {self._mismatch(record) or 'is listed twice'}")
+        for name, reader in self._arrays.items():
+            if listed[name] != reader.layout.clips:
                 raise self._bad(TABLE, f"array {name} holds {reader.layout.clips} clips, the table lists "
-                                       f"{len(rows[name])}")
+                                       f"{listed[name]}")
 
     def _mismatch(self, record: ClipRecord) -> str | None:
         layout = self._arrays[record.array].layout

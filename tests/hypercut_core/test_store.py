@@ -227,7 +227,7 @@ with ClipStoreWriter(sys.argv[1], 3) as writer:
     for k in range(5):
         writer.add(np.full((4, 8, 8, 3), k, np.uint8), clip_id=str(k), source="s", split="train",
                    category="c", motion=0)
-    writer._finish()  # even with every file written, before the folder takes its name
+    writer._store.finish()  # even with every file written, before the folder takes its name
     os.kill(os.getpid(), signal.SIGKILL)
 """
     path = tmp_path / "clips"
@@ -240,7 +240,7 @@ with ClipStoreWriter(sys.argv[1], 3) as writer:
 
 def write_to_full_disk(path: Path) -> None:
     with ClipStoreWriter(path, 3) as writer:
-        shard = writer._partial / "8x8" / SHARD
+        shard = writer._store.folder / "8x8" / SHARD
         shard.parent.mkdir(parents=True)
         shard.symlink_to("/dev/full")  # every write to it fails as on a full disk
         writer.add(picture(0, 3, 8, 8), **GOOD)

@@ -28,6 +28,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "validate_footage.sources_min": (3, {"validate-footage"}),
     "blur.photos.size": (40, {"synthesize-blur"} | AFTER_CLIPS),
     "blur.exposure.response": ("none", {"synthesize-blur"} | AFTER_CLIPS),
+    "blur.scale.workers": (2, set()),
     "validate_clips.side_min": (33, {"validate-clips"}),
     "encoder.model.width": (12, {"train-encoder"} | AFTER_ENCODER),
     "encoder.training.rate": (0.003, {"train-encoder"} | AFTER_ENCODER),

@@ -13,7 +13,8 @@ from compiled import compiled, task_specs
 from source_imports import ROOT
 
 from components.params import Parameters, load
-from components.schema import build
+from components.schema import build, hints_of
+from components.synthesize_blur.step import SynthesisConfig
 from pipelines.local import STEPS
 from pipelines.package_graph import Task, tasks
 from pipelines.training_pipeline import arguments, training_pipeline
@@ -73,10 +74,15 @@ def test_every_file_that_dvc_hands_on_is_handed_on() -> None:
 @pytest.mark.parametrize("name", list(STAGES))
 def test_the_same_parameters(name: str) -> None:
     task = GRAPH[name]
-    listed = {dotted.replace(".", "_") for dotted in STAGES[name]["params"]}
+    listed = {"blur" if dotted.startswith("blur.") else dotted.replace(".", "_") for dotted in STAGES[name]["params"]}
     matrix = {"objectives"} if "matrix" in STAGES[name] else set()
     assert task.parameters - PLUMBING == listed | matrix
     assert task.loop == ("objectives" if matrix else "")
+
+
+def test_how_blur_is_spread_is_no_part_of_any_key() -> None:
+    listed = {dotted.removeprefix("blur.") for dotted in STAGES["synthesize-blur"]["params"] if "blur." in dotted}
+    assert listed == set(json.loads(arguments(Parameters())["blur"])) == set(hints_of(SynthesisConfig)) - {"scale"}
 
 
 def test_every_parameter_of_the_pipeline_is_used() -> None:
