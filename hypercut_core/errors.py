@@ -53,6 +53,10 @@ class TrainingCollapsed(HypercutError):
     """Training ended (or is about to end) in a solution that is worth nothing."""
 
 
+class ClusterError(HypercutError):
+    """The machines of a cluster do not answer, or do not fit together."""
+
+
 class DataRejected(HypercutError):
     """A validation gate said no."""
 

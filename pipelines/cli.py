@@ -225,10 +225,27 @@ def show_params(params: ParamsOption = None, preset: PresetOption = None, set_: 
 
 
 @app.command("doctor", rich_help_panel=USE)
-def doctor(workspace: WorkspaceOption = HERE) -> None:
-    """Say what works on this machine, and what mends the rest."""
+def doctor(
+        cluster: Annotated[bool, typer.Option("--cluster", help="Examine every node of a Ray cluster instead; exit "
+                                              "code 1 if an expensive run would fail.")] = False,
+        address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Head of the cluster, host:port.")] = "auto",
+        store: Annotated[str | None, typer.Option(help="Clip store, as the nodes see it: a folder or "
+                                                  "s3://bucket/prefix. [data/clips if it is here]")] = None,
+        json_: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+        timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a node has for each answer.")] = 60.0,
+        workspace: WorkspaceOption = HERE) -> None:
+    """Say what works on this machine (or cluster), and what mends the rest."""
     from pipelines.doctor import examine
 
+    if cluster:
+        from components.train_deblurrer.cluster_probe import ProbeConfig
+        from pipelines.cluster_doctor import examine_cluster
+        from pipelines.workspace import Workspace
+
+        clips = Workspace(workspace).clips.resolve()
+        fine = examine_cluster(address, store or (str(clips) if clips.is_dir() else None),
+                               ProbeConfig(patience=timeout), as_json=json_, say=_say, show=typer.echo)
+        raise typer.Exit(0 if fine else 1)
     if not examine(workspace, typer.echo):
         raise typer.Exit(2)
 

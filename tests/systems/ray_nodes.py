@@ -50,8 +50,8 @@ RAY_SETTINGS = {
     "RAY_health_check_timeout_ms": "5000", "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
-_BECOME = ('hostname "$1" && mount -t tmpfs -o size="$2" shm /dev/shm && mount --bind "$3" "$4" && shift 4 '
-           '&& exec "$@"')
+_BECOME = ('hostname "$1" && mount -t tmpfs -o size="$2" shm /dev/shm && mount --bind "$3" "$4" '
+           '&& mount --bind "$5" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && shift 5 && exec "$@"')
 
 
 @dataclass
@@ -83,10 +83,11 @@ class Node:
         sessions.mkdir()
         role = ["--address", self.head] if self.head else ["--head", "--port", "6379", "--include-dashboard", "false"]
         start = [RAY, "start", "--block", "--disable-usage-stats", "--include-log-monitor", "false",
-                 "--node-ip-address", self.address, "--num-cpus", self.cpus, "--object-store-memory", STORE_MEMORY, *role]
+                 "--node-ip-address", self.address, "--num-cpus", self.cpus, "--object-store-memory", STORE_MEMORY,
+                 *role]
         words = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.network, "unshare", "--mount", "--uts",
                  "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", _BECOME, "sh", self.name, SHM,
-                 sessions, SESSIONS, *start]
+                 sessions, SESSIONS, self.folder.parent / "hosts", *start]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*map(str, words)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             cwd="/", env=self.env)
@@ -120,17 +121,24 @@ class Node:
         return found
 
     def kill(self) -> None:
-        """Power off: SIGKILL to every process of the node at once."""
-        end = time.monotonic() + PATIENCE
-        while (pids := self.pids()) and time.monotonic() < end:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-        assert not self.pids(), f"processes of {self.name} do not end: {self.pids()}"
-        for process in (self.process, *self.drivers):
-            if process is not None:
+        """Power off: SIGKILL to the first process of the node, with which the kernel ends all others at once."""
+        if self.process is not None:
+            for first in self._first():
+                first.kill()
+            for process in (self.process, *self.drivers):
                 process.wait(PATIENCE)
+        for pid in self.pids():  # what else was started in its network
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self.pids(), f"all processes of {self.name} end")
+
+    def _first(self) -> list[psutil.Process]:
+        """The process that is number 1 on the node, while there is one."""
+        if self.process is None or self.ended:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children()
+        return []
 
     def plug(self, state: str) -> None:
         """The network cable: "up" or "down" (packets vanish, nobody is told)."""
@@ -143,8 +151,7 @@ class Node:
 
     def inside(self, *words: object) -> list[str]:
         """The command line that runs `words` on this node."""
-        first = next(process for process in self.processes("ray start") if _inner_pid(process.pid) == 1)
-        return ["nsenter", "-t", str(first.pid), "--net", "--mount", "--uts", "--pid", f"--wd={self.folder}",
+        return ["nsenter", "-t", str(self._first()[0].pid), "--net", "--mount", "--uts", "--pid", f"--wd={self.folder}",
                 *map(str, words)]
 
     def launch(self, *words: object, **env: str) -> subprocess.Popen[str]:
@@ -185,6 +192,8 @@ class RayCluster:
         self.folder = folder
         self.hub = f"hc{os.getpid()}-hub"
         self.nodes: dict[str, Node] = {}
+        self.hosts = folder / "hosts"
+        self.hosts.write_text(f"127.0.0.1 localhost\n{HUB} hub\n")
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
@@ -221,6 +230,8 @@ class RayCluster:
         number = len(self.nodes) + 1
         node = Node(name, number, f"hc{os.getpid()}-{number}", self.folder / name, self._environment(env), cpus=cpus)
         node.folder.mkdir()
+        with self.hosts.open("a") as hosts:  # in place: it is what all nodes see as /etc/hosts
+            hosts.write(f"{node.address} {name}\n")
         _ip("netns", "add", node.network)
         self.nodes[name] = node
         _ip("-n", self.hub, "link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", node.network)
@@ -283,15 +294,6 @@ def _ip(*words: str) -> None:
 
 def _hub_of(network: str) -> str:
     return re.sub(r"-.*", "-hub", network)
-
-
-def _inner_pid(pid: int) -> int:
-    """The number that a process has in its own namespace."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return 0
 
 
 def _remove_network(name: str) -> None:
