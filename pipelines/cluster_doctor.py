@@ -68,7 +68,8 @@ def verdict(facts: ClusterFacts) -> Iterator[Finding]:
 def _versions(facts: ClusterFacts, nodes: list[NodeFacts]) -> Iterator[Finding]:
     """Who differs from the majority; this process, which will drive the training, has a vote too."""
     found = {"here": facts.versions, **{node.name: node.machine["versions"] for node in nodes}}
-    alike = {name: sum(not differences(one, other) for other in found.values()) for name, one in found.items()}
+    alike = {name: sum(not (differences(one, other) or differences(other, one)) for other in found.values())
+             for name, one in found.items()}
     reference = found[max(found, key=lambda name: alike[name])]
     for name, one in found.items():
         wrong = differences(reference, one)

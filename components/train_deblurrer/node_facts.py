@@ -124,7 +124,7 @@ def read_store(uri: str, budget: int, seconds: float, seed: int) -> dict[str, An
     from hypercut_core.clips.clip_table import TABLE
     from hypercut_core.clips.store import ClipStore
 
-    source = _open(uri)
+    source = _open(uri, seconds)
     group, size = source.read("zarr.json", 0, source.size("zarr.json")), source.size(TABLE)
     tail = source.read(TABLE, max(0, size - TAIL), min(size, TAIL))
     latency = statistics.median(_timed(lambda: source.read(TABLE, 0, 1)) for _ in range(LATENCY_READS))
@@ -159,11 +159,12 @@ class _Counted:
         return data
 
 
-def _open(uri: str) -> Any:
+def _open(uri: str, patience: float) -> Any:
+    """A ByteSource that keeps nothing: each read is one over the network."""
     if "://" in uri:
         from components.storage import clip_source
 
-        return clip_source(uri)
+        return clip_source(uri, cache_folder="", memory_mb=0, patience=patience)
     from hypercut_core.clips.byte_source import LocalBytes
 
     return LocalBytes(uri)
