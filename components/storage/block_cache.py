@@ -56,6 +56,11 @@ class BlockCache:
         data = os.pread(file.fileno(), length, offset)
         return data if len(data) == length else None
 
+    def holds(self, what: str) -> bool:
+        """Whether there is such a block; it may still turn out to be damaged."""
+        name = _name(what)
+        return name in self._files or self._path(name).exists()
+
     def write(self, what: str, data: bytes) -> None:
         """Keep a block. A disk that is full or fails is said once, and nothing more is kept."""
         if self._off or len(data) + 4 > self.limit:

@@ -91,6 +91,8 @@ class S3Bytes:
     def prefetch(self, ranges: Sequence[tuple[str, int, int]]) -> None:
         """Start to fetch ranges (key, offset, bytes) that will be read soon; at most `memory` of them wait."""
         for wanted in ranges:
+            if self._is_here(*wanted):
+                continue
             with self._lock:
                 if wanted in self._ahead or wanted[2] > self.memory:
                     continue
@@ -135,6 +137,13 @@ class S3Bytes:
             return None if block is None else block[low:high]
         assert self.cache is not None
         return self.cache.read(self._title(key, pin, number), min(BLOCK, pin.size - start), low, high - low)
+
+    def _is_here(self, key: str, offset: int, length: int) -> bool:
+        """Whether these bytes can be had without the server."""
+        pin, numbers = self._pin(key), range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+        if self._kept is not None:
+            return all((key, number) in self._kept for number in numbers)
+        return self.cache is not None and all(self.cache.holds(self._title(key, pin, number)) for number in numbers)
 
     def _fetch(self, key: str, pin: Pin, numbers: range, offset: int, end: int) -> list[bytes | None]:
         """Fetch neighbouring blocks in one request and keep them; what each has of the bytes offset .. end."""

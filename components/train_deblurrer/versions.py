@@ -1,4 +1,7 @@
-"""Which versions a process runs, and which of them must be the same on all machines of one training."""
+"""What must be the same in every process that trains one model: other versions mean other figures, or a hang.
+
+`versions` also runs on nodes with another Hypercut or none (see cluster_probe.py): it uses the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +12,55 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "ray", "numpy", "hypercut")
-SOURCES = ("hypercut_core", "components")
-MISSING = "not installed"
+from hypercut_core.errors import ClusterError
+
+PACKAGES = ("torch", "numpy", "ray", "hypercut")
+CODE = "code"  # the source itself: its version number is the same for months
 
 
 def versions() -> dict[str, str]:
-    """Python, the packages that a result depends on, and a hash of Hypercut's own source files.
+    """Of this process: Python, the packages that figures depend on, and a hash of the source."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}, CODE: _code()}
 
-    The hash tells two states of one version apart: nodes of a cluster are seldom installed on the same day.
+
+def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """One phrase for each that differs, such as "torch 2.9.1 instead of 2.13.0"; what is not wanted is not looked at."""
+    return [f"{name} {found.get(name) or 'missing'} instead of {value}" for name, value in wanted.items()
+            if found.get(name) != value]
+
+
+def check_versions(wanted: Mapping[str, str], found: Mapping[str, str], where: str) -> None:
+    """Refuse a node that would train with something else.
+
+    Args:
+        wanted: of the process that started the training.
+        found: of the worker.
+        where: the worker's node.
+
+    Raises:
+        ClusterError: names the node and what differs.
     """
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = MISSING
-    return {**found, "code": _source_hash()}
+    if wrong := differences(wanted, found):
+        raise ClusterError(f"a node was refused, for it would train with {', '.join(wrong)}", where=where,
+                           remedy="give all nodes the image (or environment) of the node that starts the training,"
+                                  " then run the same command again: it goes on from the last checkpoint")
 
 
-def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """One phrase for each version that is not the expected one, e.g. ``torch 2.4.0 instead of 2.13.0``.
-
-    Builds of one version (``2.13.0+cpu``) count as the same: a head without a GPU has another than its workers.
-    """
-    return [f"{name} {found.get(name, MISSING)} instead of {wanted}" for name, wanted in expected.items()
-            if found.get(name, MISSING).partition("+")[0] != wanted.partition("+")[0]]
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
-def _source_hash() -> str:
+def _code() -> str:
     digest = hashlib.sha256()
-    for package in SOURCES:
-        spec = importlib.util.find_spec(package)  # finds it without running it
+    for package in ("hypercut_core", "components"):
+        spec = importlib.util.find_spec(package)  # what an import would take; nothing is imported
         if spec is None or not spec.submodule_search_locations:
-            return MISSING
-        root = Path(next(iter(spec.submodule_search_locations)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(path.read_bytes())
+            return ""
+        tree = Path(next(iter(spec.submodule_search_locations)))
+        for file in sorted(tree.rglob("*.py")):
+            name = f"{package}/{file.relative_to(tree).as_posix()}"
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypercut_core.clips.store import ClipStore
+from components.clip_stores import open_clips
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
 from hypercut_core.ordering.training import fit_encoder, measure_encoder
@@ -22,14 +22,14 @@ class TrainEncoderConfig:
     recolour: bool = True  # each pair of a clip in random colours: an order of motion, not of looks
 
 
-def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
+def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
                   work: Path) -> dict[str, Any]:
     """Write the encoder to `out` and its figures to `metrics`; a killed run goes on where it was.
 
     Raises:
         TrainingCollapsed: the encoder's order means nothing.
     """
-    clips = ClipStore(store)
+    clips = open_clips(store)
     folder = work / "train-encoder"
     encoder = fit_encoder(clips, config.model, config.training, seed, folder, recolour=config.recolour)
     figures = measure_encoder(encoder, clips)

@@ -107,7 +107,7 @@ def _tiles(clip: np.ndarray, layout: ArrayLayout) -> Iterator[np.ndarray]:
 
 @dataclasses.dataclass
 class _Run:
-    """Chunks of a shard that are read at once; end 0: one that was not written."""
+    """Chunks of a shard that are read at once; end -1: one that was not written."""
 
     begin: int
     end: int
@@ -176,8 +176,8 @@ class ShardReader:
             start = (within * layout.rows + row) * layout.columns
             for column, (begin, length) in enumerate(index[start + first:start + last + 1].tolist(), first):
                 if length < 0:
-                    runs.append(_Run(0, 0, [(row, column, 0, 0)]))
-                elif runs and 0 <= begin - runs[-1].end <= gap and runs[-1].end:
+                    runs.append(_Run(0, -1, [(row, column, 0, 0)]))
+                elif runs and runs[-1].end >= 0 and 0 <= begin - runs[-1].end <= gap:
                     runs[-1].chunks.append((row, column, begin, length))
                     runs[-1].end = begin + length
                 else:
@@ -187,9 +187,12 @@ class ShardReader:
     def _chunks(self, shard: int, runs: list[_Run]) -> Iterator[tuple[int, int, memoryview | None]]:
         """Yield (row, column, bytes, or None for a chunk that is all zero)."""
         for run in runs:
-            data = memoryview(self._read(shard_key(shard), run.begin, run.end - run.begin) if run.end else b"")
+            if run.end < 0:
+                yield *run.chunks[0][:2], None
+                continue
+            data = memoryview(self._read(shard_key(shard), run.begin, run.end - run.begin))
             for row, column, begin, length in run.chunks:
-                yield row, column, data[begin - run.begin:begin - run.begin + length] if run.end else None
+                yield row, column, data[begin - run.begin:begin - run.begin + length]
 
     def _decode(self, shard: int, data: memoryview, out: np.ndarray) -> None:
         # the header's two sizes are checked first: Blosc trusts them

@@ -171,15 +171,17 @@ class ClipStore:
         record = self.records[i]
         return self._arrays[record.array].read(record.index, top, left, height, width)
 
-    def prefetch(self, crops: Sequence[tuple[int, int, int, int, int]]) -> None:
-        """Start to fetch crops (clip, top, left, height, width) that will be read soon, where the source can.
+    @property
+    def far(self) -> bool:
+        """Whether the bytes come from so far away that it pays to ask for them early (`prefetch`)."""
+        return hasattr(self.source, "prefetch")
 
-        A folder cannot: its files come as fast as they are asked for.
-        """
-        fetch = getattr(self.source, "prefetch", None)
-        if fetch is not None:
-            fetch([wanted for i, *crop in crops
-                   for wanted in self._arrays[self.records[i].array].ranges(self.records[i].index, *crop)])
+    def prefetch(self, crops: Sequence[tuple[int, int, int, int, int]]) -> None:
+        """Start to fetch crops (clip, top, left, height, width) that will be read soon, if the store is far."""
+        if self.far:
+            self.source.prefetch([  # type: ignore[attr-defined]
+                wanted for i, *crop in crops
+                for wanted in self._arrays[self.records[i].array].ranges(self.records[i].index, *crop)])
 
     def verify(self, i: int) -> None:
         """Read clip `i` and compare it with its recorded hash.

@@ -114,6 +114,7 @@ class CheckpointFolder:
                 raise StorageError("the checkpoint is not what was written", where=f"{self.store.name}/{name}",
                                    remedy="check the disk or the object store")
         except (StorageError, OSError) as error:
+            self._passed.add(name)
             if last or not self._good:
                 raise
             self.say(f"no checkpoint at step {step}, the training goes on: {' '.join(str(error).split())}")

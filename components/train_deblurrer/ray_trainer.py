@@ -1,0 +1,198 @@
+"""Training on Ray: a TorchTrainer round the same loop that trains on a laptop.
+
+    hypercut train-deblurrer --set deblurrer.scale.launcher=ray --set deblurrer.scale.workers=2
+
+The cluster is the one that RAY_ADDRESS names or that runs on this machine; without one, Ray is started here for
+as long as the training takes. Ray places the workers and joins them (gloo, or NCCL on GPUs); what they do is
+`DeblurrerTask.train`, and what they save goes through a FileStore as everywhere else. So Ray keeps no checkpoints
+of its own, and a try that fails is followed by another, which goes on from the newest one, as often as
+failures.py allows. Keys of the object store come from each node's environment and are never handed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from components.train_deblurrer.failures import Budgets, kind_of
+from components.train_deblurrer.scale import PLACE, ScaleConfig
+from components.train_deblurrer.task import DeblurrerTask, open_checkpoints
+from components.train_deblurrer.versions import check_versions, versions
+from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
+from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
+from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.world import World
+
+WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the driver hands to each worker."""
+
+    task: DeblurrerTask
+    scale: ScaleConfig
+    checkpoints: str  # folder or s3:// prefix
+    versions: Mapping[str, str]  # of the driver
+    watch: WatchMaker | None  # opened in the first worker only
+
+
+def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, work: Path,
+                   watch: WatchMaker | None = None) -> EvenOddDeblurrer:
+    """Train on a Ray cluster and bring the model back, on the CPU.
+
+    Args:
+        checkpoints: where all workers reach it: with several nodes an s3:// prefix or a shared folder.
+        work: folder of this machine for what Ray writes down.
+        watch: makes what is told how the training goes; must be picklable.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        ClusterError: no cluster, too small a one, nodes with other versions, or more workers lost than
+            `scale` allows. The checkpoints stay: the same call goes on from the last.
+        HypercutError: what a worker says of bad input or a training that failed.
+    """
+    order = Order(task, scale, checkpoints, versions(), watch)
+    budgets = Budgets(scale)
+    with _cluster() as ray:
+        _warn_of_local_checkpoints(ray, checkpoints)
+        while True:
+            _wait_for_room(ray, scale)
+            failure = _attempt(ray, order, work)
+            if not isinstance(failure, HypercutError):
+                return failure
+            left = budgets.spend(failure)
+            say(f"{' '.join(failure.what.split())}: going on from the last checkpoint ({left} more such failures are"
+                " made up for)")
+
+
+def say(line: str) -> None:
+    print(f"hypercut: {line}", file=sys.stderr, flush=True)
+
+
+def _attempt(ray: Any, order: Order, work: Path) -> EvenOddDeblurrer | HypercutError:
+    """One group of workers, to the end or to its first failure.
+
+    Raises:
+        RuntimeError: a bug, with the worker's traceback.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    scale = order.scale
+    trainer = TorchTrainer(
+        _work, train_loop_config={"order": order},
+        scaling_config=ScalingConfig(
+            num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0,
+            resources_per_worker={"CPU": scale.cpus_per_worker,
+                                  **({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})}),
+        # which failures are made up for, and how often, is for `Budgets` to say
+        run_config=RunConfig(name=f"{order.task.objective}-{uuid.uuid4().hex[:8]}", storage_path=str(work.resolve()),
+                             failure_config=FailureConfig(max_failures=0)),
+        torch_config=TorchConfig(timeout_s=max(1, round(scale.hung_seconds))))
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        failures = getattr(error, "worker_failures", None) or {0: error}
+        failure = kind_of(failures)
+        if failure is None:
+            raise
+        return failure
+    except ray.exceptions.RayError as error:  # the process that leads the workers died, or the head did
+        failure = kind_of({0: error})
+        if failure is None:
+            raise
+        return failure
+    model: EvenOddDeblurrer = result.return_value
+    return model
+
+
+def _work(config: dict[str, Any]) -> EvenOddDeblurrer | None:
+    """What each worker does; the first returns the model."""
+    import ray
+    import torch
+    from ray.train.torch import get_device
+
+    order: Order = config["order"]
+    check_versions(order.versions, versions(), f"node {ray.util.get_node_ip_address()}")
+    world = World.here()
+    settings = order.task.settings
+    if not settings.training.threads:
+        torch.set_num_threads(order.scale.cpus_per_worker)
+    device = str(get_device()) if order.scale.gpus_per_worker else "cpu"
+    task = replace(order.task, settings=replace(settings, training=replace(settings.training, device=device)))
+    watching = order.watch() if order.watch is not None and world.first else contextlib.nullcontext()
+    with watching as watch:
+        model = task.train(Path(), Execution(
+            world, order.scale.micro_batch, open_checkpoints(order.checkpoints), order.scale.keep, watch,
+            order.scale.watch_seconds))
+    return model if world.first else None
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[Any]:
+    """Ray, connected: to RAY_ADDRESS, to the cluster of this machine, or to one that is started now."""
+    try:
+        with contextlib.suppress(AttributeError):
+            logging.getLogger("ray").setLevel(logging.WARNING)
+        import ray
+        import ray.train.torch  # noqa: F401
+        import ray.util
+    except ImportError as error:
+        raise MissingExtra("ray", "ray") from error
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray)
+    try:
+        yield ray
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(ray: Any) -> None:
+    """Raises ClusterError: there is an address and nobody there, or a cluster of other versions."""
+    try:
+        ray.init(logging_level=logging.WARNING, log_to_driver=True, configure_logging=True)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        first = (str(error).strip().splitlines() or ["no answer"])[0][:300]
+        raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",
+                           remedy="start one with 'ray start --head', give its address, or unset RAY_ADDRESS to train"
+                                  " on this machine alone") from error
+
+
+def _wait_for_room(ray: Any, scale: ScaleConfig) -> None:
+    """Wait until the cluster has what the workers need: a lost node may be replaced.
+
+    Raises:
+        ClusterError: it has not within `join_seconds`.
+    """
+    wanted = {"CPU": scale.workers * scale.cpus_per_worker, "GPU": scale.workers * scale.gpus_per_worker}
+    end, told = time.monotonic() + scale.join_seconds, False
+    while True:
+        there = ray.cluster_resources()
+        short = [f"{there.get(name, 0):g} of {number} {name}s" for name, number in wanted.items()
+                 if there.get(name, 0) < number]
+        if not short:
+            return
+        if time.monotonic() >= end:
+            raise ClusterError(f"the Ray cluster has only {' and '.join(short)}", where=f"{PLACE}.workers",
+                               remedy="use fewer workers or add nodes; the training goes on from its last checkpoint")
+        if not told:
+            say(f"the Ray cluster has only {' and '.join(short)}: waiting {scale.join_seconds:g} s for more")
+            told = True
+        time.sleep(1)
+
+
+def _warn_of_local_checkpoints(ray: Any, checkpoints: str) -> None:
+    nodes = len([node for node in ray.nodes() if node["Alive"]])
+    if nodes > 1 and "://" not in checkpoints:
+        say(f"checkpoints go to {checkpoints} of whichever of the {nodes} nodes has the first worker: unless that is a"
+            f" shared folder, set {PLACE}.checkpoints to an s3:// prefix")
