@@ -34,9 +34,10 @@ import psutil
 from needed import install, not_here
 
 ROOT = Path(__file__).resolve().parents[2]
+PYTHONPATH = f"{ROOT}:{ROOT / 'tests/systems'}"
 RAY = Path(sys.executable).with_name("ray")
 PACKAGES = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux"}
-PATIENCE = 180  # s; the machine may be busy
+PATIENCE = 600  # s; the machine may be busy
 SUBNET = "10.77.0"
 HUB = f"{SUBNET}.254"  # the bridge's own address: servers for all nodes listen there
 SESSIONS = Path("/tmp/ray")  # where every node sees its own folder
@@ -210,13 +211,18 @@ class RayCluster:
     def head(self) -> Node:
         return self.nodes["head"]
 
+    @property
+    def others(self) -> list[Node]:
+        """The nodes that run, without the head."""
+        return [node for node in self.nodes.values() if node.head and not node.ended]
+
     def start_head(self, cpus: int = 1, **env: str) -> Node:
         node = self._machine("head", cpus, env)
         node.start()
         return node
 
     def join(self, name: str, cpus: int = 1, wait: bool = True, **env: str) -> Node:
-        """A new machine that joins the cluster; `env` differs from the others'."""
+        """A new machine that joins the cluster; `env` is what it has of its own."""
         node = self._machine(name, cpus, env)
         node.head = f"{self.head.address}:6379"
         node.start(wait)
@@ -246,7 +252,7 @@ class RayCluster:
         foreign = ("AWS_", "MLFLOW_", "RAY_", "HYPERCUT_")
         own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         return {**own, **RAY_SETTINGS, "RAY_AUTH_TOKEN_PATH": str(self.token), "GLOO_SOCKET_IFNAME": "eth0",
-                "NCCL_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **env}
+                "NCCL_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH, **env}
 
     def close(self) -> None:
         for node in reversed(self.nodes.values()):

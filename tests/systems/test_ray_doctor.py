@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from numpy.random import default_rng
-from ray_nodes import ROOT, RayCluster, ray_cluster
+from ray_nodes import PYTHONPATH, RayCluster, ray_cluster
 
 from hypercut_core.clips.store import ClipStoreWriter
 
@@ -75,7 +75,7 @@ def test_each_node_is_told_what_ails_it(cluster: RayCluster, clips: Path) -> Non
     other = cluster.folder / "other/hypercut-9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: hypercut\nVersion: 9.9\n")
-    node3 = cluster.join("node3", PYTHONPATH=f"{other.parent}:{ROOT}")
+    node3 = cluster.join("node3", PYTHONPATH=f"{other.parent}:{PYTHONPATH}")
     node3.run("mount", "-t", "tmpfs", "none", clips)
     cluster["node2"].lose_packets_to(node3.address)
     found = bad(doctor(cluster, "--store", clips, "--json", "--timeout", 15))
