@@ -7,8 +7,10 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from components.train_deblurrer.cluster_probe import ClusterFacts, GroupFacts, NodeFacts, ProbeConfig, probe_cluster
+from components.train_deblurrer.scale import ScaleConfig
 from components.train_deblurrer.versions import differences
 from pipelines.doctor import MARKS, ROOM, Finding
 
@@ -19,15 +21,24 @@ SLOW = 3.0  # times slower than the median node
 SLOW_LINK = 0.1  # GB/s; ordinary 1 Gbit/s Ethernet
 
 
-def examine_cluster(address: str, store: str | None, config: ProbeConfig, *, as_json: bool,
-                    say: Callable[[str], None], show: Callable[[str], None]) -> bool:
+@dataclass(frozen=True)
+class Request:
+    """What is to be examined."""
+
+    address: str  # of the head, host:port, or "auto"
+    store: str | None  # folder or s3:// prefix of the clips, as the nodes see it; None: not examined
+    scale: ScaleConfig  # the training that is to run
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+
+def examine_cluster(request: Request, as_json: bool, say: Callable[[str], None], show: Callable[[str], None]) -> bool:
     """Look at every node and show tables and findings, or one JSON document; true if nothing is bad.
 
     Raises:
         ClusterError: there is no cluster that answers.
     """
-    facts = probe_cluster(address, store, config, say)
-    findings = list(verdict(facts))
+    facts = probe_cluster(request.address, request.store, request.probe, say)
+    findings = [*verdict(facts), *room_for(request.scale, facts.nodes)]
     fine = all(finding.state != "bad" for finding in findings)
     if as_json:
         listed = [dataclasses.asdict(one) for one in findings]
@@ -63,6 +74,19 @@ def verdict(facts: ClusterFacts) -> Iterator[Finding]:
     yield from _different_gpus(answering)
     yield from _stores(answering)
     yield from _links(facts, answering)
+
+
+def room_for(scale: ScaleConfig, nodes: list[NodeFacts]) -> Iterator[Finding]:
+    """Whether the training's workers find room; it would wait for more nodes, and in the end give up."""
+    if scale.launcher == "local":
+        return
+    wanted = {"CPU": scale.cpus_per_worker, "GPU": scale.gpus_per_worker}
+    room = sum(int(min(node.resources.get(name, 0) // count for name, count in wanted.items() if count))
+               for node in nodes if node.answered)
+    if room < scale.workers:
+        each = " and ".join(f"{count} {name}" for name, count in wanted.items() if count)
+        yield Finding("cluster", f"has room for {room} of the {scale.workers} workers, which take {each} each", "bad",
+                      "add nodes, or set deblurrer.scale.workers: the result stays the same")
 
 
 def _versions(facts: ClusterFacts, nodes: list[NodeFacts]) -> Iterator[Finding]:

@@ -13,8 +13,9 @@ import pytest
 
 from components.train_deblurrer.cluster_probe import ClusterFacts, GroupFacts, NodeFacts
 from components.train_deblurrer.node_facts import NodeProbe, read_store
+from components.train_deblurrer.scale import ScaleConfig
 from hypercut_core.clips.store import ClipStoreWriter
-from pipelines.cluster_doctor import tables, verdict
+from pipelines.cluster_doctor import room_for, tables, verdict
 
 GIB = 2**30
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0+cpu", "ray": "2.60.0", "numpy": "2.4.6", "hypercut": "0.1.0",
@@ -88,6 +89,15 @@ def test_mixed_gpus_and_lost_nodes_are_told(facts: ClusterFacts) -> None:
     facts.gone = ["four"]
     assert [one.state for one in verdict(facts)] == ["note", "note"]
     assert any("2 × NVIDIA H100, 1 × NVIDIA T4" in one.found for one in verdict(facts))
+
+
+def test_workers_that_find_no_room_are_told(facts: ClusterFacts) -> None:
+    scale = ScaleConfig(launcher="ray", workers=3, cpus_per_worker=8, gpus_per_worker=1)
+    assert list(room_for(scale, facts.nodes)) == []
+    facts.nodes[0].resources.pop("GPU")
+    assert [one.found for one in room_for(scale, facts.nodes)] == [
+        "has room for 2 of the 3 workers, which take 8 CPU and 1 GPU each"]
+    assert list(room_for(ScaleConfig(), [])) == []
 
 
 def test_gloo_that_fails_where_ways_are_open_blames_the_host_names(facts: ClusterFacts) -> None:

@@ -56,7 +56,7 @@ def bad(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 
 def test_a_sound_cluster(cluster: RayCluster, clips: Path) -> None:
-    done = doctor(cluster, "--store", clips, "--json")
+    done = doctor(cluster, "--clips", clips, "--json")
     assert done.returncode == 0, done.stdout
     told: dict[str, Any] = json.loads(done.stdout)
     assert [node["name"] for node in told["nodes"]] == ["head", "node2"]
@@ -78,7 +78,7 @@ def test_each_node_is_told_what_ails_it(cluster: RayCluster, clips: Path) -> Non
     node3 = cluster.join("node3", PYTHONPATH=f"{other.parent}:{PYTHONPATH}")
     node3.run("mount", "-t", "tmpfs", "none", clips)
     cluster["node2"].lose_packets_to(node3.address)
-    found = bad(doctor(cluster, "--store", clips, "--json", "--timeout", 15))
+    found = bad(doctor(cluster, "--clips", clips, "--json", "--timeout", 15))
     assert "hypercut 9.9 instead of 0.1.0" in found["node3"]
     assert "cannot read the clip store" in found["node3"]
     assert "does not reach node3: timed out" in found["node2"]
