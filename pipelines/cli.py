@@ -227,10 +227,24 @@ def show_params(params: ParamsOption = None, preset: PresetOption = None, set_: 
 
 
 @app.command("doctor", rich_help_panel=USE)
-def doctor(workspace: WorkspaceOption = HERE) -> None:
-    """Say what works on this machine, and what mends the rest."""
+def doctor(
+        cluster: Annotated[bool, typer.Option("--cluster", help="Examine every node of a Ray cluster instead; exit "
+                                              "code 1 if an expensive run would fail.")] = False,
+        address: Annotated[str, typer.Option(envvar="RAY_ADDRESS", help="Head of the cluster, host:port.")] = "auto",
+        json_: Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")] = False,
+        timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that a node has for each answer.")] = 60.0,
+        params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+        workspace: WorkspaceOption = HERE, clips: ClipsOption = None) -> None:
+    """Say what works on this machine, or on a cluster, and what mends the rest."""
     from pipelines.doctor import examine
 
+    if cluster:
+        from components.train_deblurrer.cluster_probe import ProbeConfig
+        from pipelines.cluster_doctor import Request, examine_cluster
+
+        ws, parameters = _open(params, preset, set_, workspace, {"clips": clips})
+        request = Request(address, _store(ws.clips, clips), parameters.deblurrer.scale, ProbeConfig(patience=timeout))
+        raise typer.Exit(0 if examine_cluster(request, json_, _say, typer.echo) else 1)
     if not examine(workspace, typer.echo):
         raise typer.Exit(2)
 
@@ -291,6 +305,13 @@ def _fail(paragraph: str) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _store(store: Path | str, asked_for: str | None) -> str | None:
+    """What the nodes of a cluster shall read: nothing, if there is nothing here and nothing was asked for."""
+    if isinstance(store, str):
+        return store
+    return str(store.resolve()) if asked_for or store.is_dir() else None
 
 
 def _step(name: str, params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,

@@ -17,6 +17,7 @@ EXTRAS = {"photos": ("scikit-image", "scikit-learn"), "tracking": ("mlflow", "pa
           "kubeflow": ("kfp", "kfp-kubernetes"), "ray": ("ray",)}
 NEEDED = ("photos", "tracking", "validation", "pipeline")  # by the nine steps on one machine
 ROOM = 2 * 2**30  # bytes that a demo needs
+MARKS = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ def examine(workspace: Path, say: Callable[[str], None]) -> bool:
     for examination in (_python, _torch, _extras, _encoders, _disk, _commands, _registry):
         for finding in examination(workspace):
             fine &= finding.state != "bad"
-            mark = {"ok": "ok  ", "note": "note", "bad": "BAD "}[finding.state]
             cure = f" ({finding.remedy})" if finding.state != "ok" and finding.remedy else ""
-            say(f"{mark} {finding.what:20} {finding.found}{cure}")
+            say(f"{MARKS[finding.state]} {finding.what:20} {finding.found}{cure}")
     return fine
 
 

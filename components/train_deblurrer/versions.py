@@ -1,9 +1,12 @@
-"""What must be the same in every process that trains one model: other versions mean other figures, or a hang."""
+"""What must be the same in every process that trains one model: other versions mean other figures, or a hang.
+
+`versions` also runs on nodes with another Hypercut or none (see cluster_probe.py): it uses the standard library only.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import importlib.util
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -50,10 +53,14 @@ def _version(package: str) -> str:
         return ""
 
 
-@functools.cache
 def _code() -> str:
-    tree = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for file in sorted(file for folder in ("hypercut_core", "components") for file in (tree / folder).rglob("*.py")):
-        digest.update(file.relative_to(tree).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    for package in ("hypercut_core", "components"):
+        spec = importlib.util.find_spec(package)  # what an import would take; nothing is imported
+        if spec is None or not spec.submodule_search_locations:
+            return ""
+        tree = Path(next(iter(spec.submodule_search_locations)))
+        for file in sorted(tree.rglob("*.py")):
+            name = f"{package}/{file.relative_to(tree).as_posix()}"
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from needed import install, not_here
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build/systems"  # ignored by git, emptied by `make clean`
@@ -56,7 +56,7 @@ def running_engine() -> Iterator[Docker]:
         return
     if os.geteuid() != 0:
         pytest.skip("dockerd needs root")
-    _install()
+    install(PACKAGES)
     folder = Path(tempfile.mkdtemp(prefix="hypercut-docker-"))  # short: a socket's path has 107 bytes at most
     _into_memory(folder)
     log = folder / "log"
@@ -81,25 +81,6 @@ def import_base(docker: Docker) -> None:
         _make_base(archive)
     if docker("image", "inspect", BASE, check=False).returncode:  # a second import would be another image
         docker("import", archive, BASE)
-
-
-def not_here(why: str) -> None:
-    if os.environ.get("REQUIRE_SYSTEMS") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
-
-
-def _install() -> None:
-    missing = sorted({package for command, package in PACKAGES.items() if shutil.which(command) is None})
-    if not missing:
-        return
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        for command in (["apt-get", "update", "-qq"],
-                        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]):
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)
-    except (OSError, subprocess.SubprocessError) as error:
-        not_here(f"{missing} cannot be installed: {error}\n{getattr(error, 'stderr', '') or ''}")
 
 
 def _into_memory(folder: Path) -> None:
