@@ -29,6 +29,7 @@ from components.train_deblurrer.step import TrainDeblurrerConfig
 from components.train_encoder.step import TrainEncoderConfig
 from components.validate_clips.step import ValidateClipsConfig
 from components.validate_footage.step import ValidateFootageConfig
+from hypercut_core.deblurring.cascade import FRAMES as CASCADE_FRAMES
 from hypercut_core.deblurring.objectives import Objective
 from hypercut_core.errors import BadParameters
 
@@ -97,6 +98,9 @@ def check(parameters: Parameters, where: str | Path) -> None:
     if parameters.deblurrer.objective not in parameters.objectives:
         raise BadParameters(f"'deblurrer.objective' is '{parameters.deblurrer.objective}', which is not "
                             f"trained", where=where, remedy="add it to the list 'objectives'")
+    if parameters.deblurrer.kind == "cascade" and parameters.frames != CASCADE_FRAMES:
+        raise BadParameters(f"the cascade has {CASCADE_FRAMES} frames, and 'frames' is {parameters.frames}",
+                            where=where, remedy=f"set frames to {CASCADE_FRAMES}, or choose another deblurrer.kind")
     if len(set(parameters.objectives)) < len(parameters.objectives):
         raise BadParameters("'objectives' names one twice", where=where, remedy="remove the copy")
     for name, value in flat(parameters).items():

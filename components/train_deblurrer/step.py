@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
-from hypercut_core.deblurring.models import save_deblurrer
+from hypercut_core.deblurring.models import EVEN_ODD, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
+from hypercut_core.deblurring.peers import KindName, PeerSettings, described, rate
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
@@ -22,7 +23,9 @@ class TrainDeblurrerConfig:
     """The deblurrer of a run; `objectives` in params.yaml lists those that are trained beside it."""
 
     objective: Objective = "hypercut_targets"  # the shipped one
+    kind: KindName = "even_odd"  # of all deblurrers of a run; its shape: `model` for even_odd, else below `peers`
     model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    peers: PeerSettings = field(default_factory=PeerSettings)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -35,13 +38,26 @@ def train_deblurrer(store: Path, orders: Path, encoder: Path, config: TrainDeblu
     """
     clips = ClipStore(store)
     folder = work / f"train-deblurrer-{objective}"
-    settings = DeblurrerTraining(config.model, config.loss, config.training)
+    settings = deblurrer_training(config)
     model = fit_deblurrer(clips, objective, settings, seed, folder, orders=read_orders(orders),
                           encoder=load_encoder(encoder))
     figures = {"objective": objective, "parameters": sum(p.numel() for p in model.parameters()),
                "steps": config.training.steps, "clips_seen": config.training.steps * config.training.batch}
+    if config.kind != EVEN_ODD:
+        figures["kind"] = config.kind
     save_deblurrer(out, model, {"objective": objective, "data": clips.sha256, "seed": seed,
-                                "loss": asdict(config.loss), "training": asdict(config.training)})
+                                "loss": asdict(config.loss), "training": asdict(settings.training)})
     write_json(metrics, figures)
     forget(folder)
     return figures
+
+
+def deblurrer_training(config: TrainDeblurrerConfig) -> DeblurrerTraining:
+    """What is trained: the model of the chosen kind, at that kind's learning rate.
+
+    Raises:
+        BadParameters: sizes that no model can have.
+    """
+    training = replace(config.training, rate=rate(config.kind, config.peers, config.training.rate))
+    return DeblurrerTraining(described(config.kind, config.model, config.peers), config.loss, training,
+                             config.peers.recurrent.stages)

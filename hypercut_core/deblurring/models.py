@@ -46,9 +46,14 @@ def build_deblurrer(config: Config, frames: int = 7) -> Deblurrer:
     Raises:
         BadParameters: the kind cannot have so many frames.
     """
-    for kind in KINDS.values():
+    return KINDS[kind_of(config)].model(config, frames)  # type: ignore[return-value]
+
+
+def kind_of(config: Config) -> str:
+    """Name of the kind that a configuration describes."""
+    for name, kind in KINDS.items():
         if isinstance(config, kind.described_by):
-            return kind.model(config, frames)  # type: ignore[return-value]
+            return name
     raise TypeError(f"no deblurrer is described by {type(config).__name__}")
 
 
@@ -112,6 +117,8 @@ def _guided(described: dict[str, Any]) -> GuidedConfig:
     _check_peer(GuidedConfig, described, {"width": 256, "blocks": 64, "refine": 16, "predictor_width": 256})
     if type(described.get("symmetric", False)) is not bool:
         raise ValueError("symmetric is neither true nor false")
+    if described.get("assumes", "auto") not in ("auto", "rightward", "likeliest"):
+        raise ValueError("unknown assumption")
     return GuidedConfig(**described)
 
 

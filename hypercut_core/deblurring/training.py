@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from hypercut_core.clips.dataset import Batch, ClipBatches
 from hypercut_core.clips.store import ClipStore
-from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.kinds_training import lesson_of
+from hypercut_core.deblurring.models import EVEN_ODD, Config, Deblurrer, kind_of
 from hypercut_core.deblurring.objectives import LossConfig, check_objective, objective_loss
+from hypercut_core.deblurring.peers import STAGES
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
@@ -23,14 +26,15 @@ from hypercut_core.training.loop import TrainingConfig, pick_device, train
 class DeblurrerTraining:
     """What is trained and how."""
 
-    model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    model: Config = field(default_factory=DeblurrerConfig)  # of any kind
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    stages: tuple[float, ...] = STAGES  # shares of the recurrent model's three training stages
 
 
 def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
-                  orders: OrderTable | None = None, encoder: Encoder | None = None) -> EvenOddDeblurrer:
-    """Train a deblurrer on the store's training clips, resuming from `work`.
+                  orders: OrderTable | None = None, encoder: Encoder | None = None) -> Deblurrer:
+    """Train a deblurrer of any kind on the store's training clips, resuming from `work`.
 
     Args:
         orders: needed by the objective `hypercut_targets`.
@@ -40,7 +44,7 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     training = settings.training
     device = pick_device(training.device)
     torch.manual_seed(seed)
-    model = EvenOddDeblurrer(settings.model, store.frames)
+    lesson = lesson_of(settings.model, store.frames, objective, training.steps, settings.stages)
     directions = None
     if objective == "hypercut_targets" and orders is not None:
         directions = orders.for_clips(store, store.indices("train"))
@@ -49,14 +53,21 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     judge = encoder.to(device) if encoder is not None and objective == "hypercut" else None
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
 
+    def criterion(predicted: Tensor, sharp: Tensor, direction: Tensor) -> Tensor:
+        return objective_loss(objective, predicted, sharp, direction, settings.loss, judge)
+
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        predicted = module(batch.blurry.contiguous(memory_format=layout))
-        return objective_loss(objective, predicted, batch.sharp, batch.direction, settings.loss, judge)
+        seen = replace(batch, blurry=batch.blurry.contiguous(memory_format=layout))
+        return lesson.loss(module, seen, step, criterion)
 
     identity: dict[str, Any] = {"step": "train-deblurrer", "data": store.sha256, "seed": seed,
                                 "objective": objective, "model": asdict(settings.model),
                                 "loss": asdict(settings.loss)}
+    kind = kind_of(settings.model)
+    if kind != EVEN_ODD:
+        identity |= {"kind": kind, "stages": list(settings.stages)}
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
-    train(model, loss, batches, training, work, identity=identity, label=f"training {objective}")
-    return model.cpu()
+    label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"
+    train(lesson.module, loss, batches, training, work, identity=identity, label=label)
+    return lesson.model.cpu()
