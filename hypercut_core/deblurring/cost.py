@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from hypercut_core.deblurring.models import Config, build_deblurrer
 
 KNOWN_SIZE = (240, 320)  # height and width at which the papers' multiply-adds are told
 
 
-def parameters(model: nn.Module) -> int:
-    """Number of weights."""
-    return sum(weight.numel() for weight in model.parameters())
+def parameters_of(config: Config, frames: int) -> int:
+    """Number of weights of the deblurrer that `config` describes; nothing is allocated or drawn."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in build_deblurrer(config, frames).parameters())
 
 
 def multiply_adds(make: Callable[[], Any], height: int, width: int,
