@@ -29,6 +29,9 @@ from components.train_deblurrer.step import TrainDeblurrerConfig
 from components.train_encoder.step import TrainEncoderConfig
 from components.validate_clips.step import ValidateClipsConfig
 from components.validate_footage.step import ValidateFootageConfig
+from hypercut_core.benchmark.config import BenchmarkConfig
+from hypercut_core.benchmark.rows import parse_row
+from hypercut_core.deblurring.cascade import FRAMES as CASCADE_FRAMES
 from hypercut_core.deblurring.objectives import Objective
 from hypercut_core.errors import BadParameters
 
@@ -52,6 +55,7 @@ class Parameters:
     deblurrer: TrainDeblurrerConfig = field(default_factory=TrainDeblurrerConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     register: RegisterConfig = field(default_factory=RegisterConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
 
 def load(file: Path | None = None, preset: str | None = None, overrides: Sequence[str] = ()) -> Parameters:
@@ -97,8 +101,13 @@ def check(parameters: Parameters, where: str | Path) -> None:
     if parameters.deblurrer.objective not in parameters.objectives:
         raise BadParameters(f"'deblurrer.objective' is '{parameters.deblurrer.objective}', which is not "
                             f"trained", where=where, remedy="add it to the list 'objectives'")
+    if parameters.deblurrer.kind == "cascade" and parameters.frames != CASCADE_FRAMES:
+        raise BadParameters(f"the cascade has {CASCADE_FRAMES} frames, and 'frames' is {parameters.frames}",
+                            where=where, remedy=f"set frames to {CASCADE_FRAMES}, or choose another deblurrer.kind")
     if len(set(parameters.objectives)) < len(parameters.objectives):
         raise BadParameters("'objectives' names one twice", where=where, remedy="remove the copy")
+    for row in parameters.benchmark.rows:
+        parse_row(row)
     for name, value in flat(parameters).items():
         negative = isinstance(value, int | float) and value < 0
         if negative and not name.startswith("register."):

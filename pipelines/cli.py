@@ -206,6 +206,30 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
     typer.echo(f"restored: {written}")
 
 
+@app.command("benchmark", rich_help_panel=USE)
+def benchmark(rows: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only this row: MODEL/OBJECTIVE or "
+                                                             "a pattern such as 'cascade/*'; may be repeated.")] = None,
+              seed: Annotated[list[int] | None, typer.Option(help="Only this seed; may be repeated.")] = None,
+              budget: Annotated[str, typer.Option(help="Of each training: samples=N or seconds=S (CPU).")] = "",
+              load: Annotated[list[str] | None, typer.Option(metavar="ROW=FILE", help="Measure this model file "
+                                                             "instead of training.")] = None,
+              ray: Annotated[bool, typer.Option("--ray", help="One Ray task a row.")] = False,
+              list_: Annotated[bool, typer.Option("--list", help="Say which rows there are; train nothing.")] = False,
+              json_: Annotated[bool, typer.Option("--json", help="With --list: as JSON.")] = False,
+              params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+              workspace: WorkspaceOption = HERE, clips: ClipsOption = None) -> None:
+    """Train or load every (model, objective) pair on one clip store -> one table; goes on where it was stopped."""
+    from pipelines.benchmark_models import Request, listed, loads
+    from pipelines.benchmark_models import benchmark as run_benchmark
+
+    ws, parameters = _open(params, preset, set_, workspace, {"clips": clips})
+    request = Request(rows or (), seed or (), budget, loads(load or ()), ray)
+    if list_:
+        typer.echo(listed(request, parameters, as_json=json_))
+    elif not run_benchmark(ws, parameters, request, _say):
+        raise typer.Exit(1)
+
+
 @app.command("gate", rich_help_panel=USE)
 def gate(explain: Annotated[bool, typer.Option("--explain", help="Every comparison that was made.")] = False,
          workspace: WorkspaceOption = HERE, params: ParamsOption = None, preset: PresetOption = None,

@@ -44,7 +44,7 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
     whole: dict[str, Any] = {
         "footage": footage, "validate_footage": p.validate_footage, "blur": p.blur,
         "validate_clips": p.validate_clips, "encoder": p.encoder, "order": p.order,
-        "deblurrer_model": deblurrer.model, "deblurrer_loss": deblurrer.loss,
+        "deblurrer_model": deblurrer.model, "deblurrer_peers": deblurrer.peers, "deblurrer_loss": deblurrer.loss,
         "deblurrer_training": deblurrer.training, "deblurrer_scale": deblurrer.scale,
         "evaluate": p.evaluate, "register": p.register}
     plain = {name: asdict(value) for name, value in whole.items()}
@@ -52,7 +52,7 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
     groups = {name: json.dumps(value, sort_keys=True) for name, value in plain.items()}
     return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
             "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,
-            "register_name": p.register.name, **groups}
+            "deblurrer_kind": deblurrer.kind, "register_name": p.register.name, **groups}
 
 
 DEFAULT = arguments(Parameters())
@@ -68,7 +68,8 @@ def training_pipeline(build: Build) -> GraphComponent:
             validate_clips: str = DEFAULT["validate_clips"], encoder: str = DEFAULT["encoder"],
             order: str = DEFAULT["order"], objectives: list = DEFAULT["objectives"],
             deblurrer_objective: str = DEFAULT["deblurrer_objective"],
-            deblurrer_model: str = DEFAULT["deblurrer_model"], deblurrer_loss: str = DEFAULT["deblurrer_loss"],
+            deblurrer_kind: str = DEFAULT["deblurrer_kind"], deblurrer_model: str = DEFAULT["deblurrer_model"],
+            deblurrer_peers: str = DEFAULT["deblurrer_peers"], deblurrer_loss: str = DEFAULT["deblurrer_loss"],
             deblurrer_training: str = DEFAULT["deblurrer_training"],
             deblurrer_scale: str = DEFAULT["deblurrer_scale"], evaluate: str = DEFAULT["evaluate"],
             register: str = DEFAULT["register"], register_name: str = DEFAULT["register_name"],
@@ -94,7 +95,8 @@ def training_pipeline(build: Build) -> GraphComponent:
                 deblurrer = apply(train_deblurrer_task(
                     clips=clips.outputs["clips"], orders=orders.outputs["orders"],
                     encoder=order_model.outputs["model"], objective=objective, seed=seed,
-                    deblurrer_model=deblurrer_model, deblurrer_loss=deblurrer_loss,
+                    deblurrer_kind=deblurrer_kind, deblurrer_model=deblurrer_model,
+                    deblurrer_peers=deblurrer_peers, deblurrer_loss=deblurrer_loss,
                     deblurrer_training=deblurrer_training, deblurrer_scale=deblurrer_scale, **place),
                     "train-deblurrer", build)
             figures = apply(evaluate_task(

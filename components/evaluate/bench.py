@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hypercut_core.errors import BadCheckpoint, HypercutError
+from hypercut_core.evaluation.protocol_names import BLIND, labelled
 from hypercut_core.files import file_sha256
 
 if TYPE_CHECKING:
     from components.evaluate.step import EvaluateConfig
     from hypercut_core.clips.store import ClipStore
     from hypercut_core.evaluation.protocol import ClipScores
+    from hypercut_core.evaluation.protocols import Way
     from hypercut_core.evaluation.report import Example
     from hypercut_core.ordering.labels import OrderTable
 
@@ -35,23 +37,35 @@ class Bench:
                                       batch=config.batch, name="repeat the blurry image", device=device)
         self.scores: dict[str, ClipScores] = {}
         self.facts: dict[str, dict[str, Any]] = {}
+        self.protocols: dict[str, str] = {}  # of `scores`
+        self.given: dict[str, tuple[str, ClipScores]] = {}  # protocol and scores, also of models that can do blind
         self.examples: list[Example] = []
         self.worst: list[Example] = []
         self.champion_problem = ""
 
     def run(self, name: str, path: Path) -> None:
         from hypercut_core.deblurring.models import load_deblurrer
-        from hypercut_core.evaluation.protocol import evaluate_clips
+        from hypercut_core.evaluation.protocols import ways
 
         model = load_deblurrer(path).to(self.device).eval()
         if model.frames != self.clips.frames:
             raise BadCheckpoint(f"the model gives {model.frames} frames, the clips have {self.clips.frames}",
                                 where=path, remedy="train it on this clip store")
-        self.scores[name] = evaluate_clips(model, self.clips, self.indices, directions=self.directions,
-                                           batch=self.config.batch, name=name, device=self.device)
+        usual, *others = ways(model)
+        self.scores[name], self.protocols[name] = self._score(name, usual), usual.protocol
+        for way in others if name != CHAMPION else []:
+            self.given[labelled(name, way.protocol)] = (way.protocol, self._score(name, way))
         self.facts[name] = {"parameters": sum(weight.numel() for weight in model.parameters()),
                             "model_sha256": file_sha256(path)}
-        self._picture(name, model)
+        if usual.protocol != BLIND:
+            self.facts[name]["protocol"] = usual.protocol
+        self._picture(name, usual)
+
+    def _score(self, name: str, way: Way) -> ClipScores:
+        from hypercut_core.evaluation.protocol import evaluate_clips
+
+        return evaluate_clips(None, self.clips, self.indices, directions=self.directions, batch=self.config.batch,
+                              name=labelled(name, way.protocol), device=self.device, given=way.predict)
 
     def run_champion(self, path: Path) -> None:
         """The champion may be of another kind: the report then says so, and the rest is measured."""
@@ -60,7 +74,7 @@ class Bench:
         except HypercutError as error:
             self.champion_problem = error.what
 
-    def _picture(self, name: str, model: Any) -> None:
+    def _picture(self, name: str, way: Way) -> None:
         """Keep what the report shows: the default model on all examples, the others on two of them."""
         from hypercut_core.evaluation.report import Example
 
@@ -72,7 +86,7 @@ class Bench:
         else:
             pictured = self.compared()
         for example in pictured:
-            example.recovered[name] = self._recover(name, model, example.place)
+            example.recovered[name] = self._recover(name, way, example.place)
 
     def compared(self) -> list[Example]:
         """The examples that all models are shown on: one among the better and one among the worse."""
@@ -93,14 +107,15 @@ class Bench:
         """[N] dB of the first model above the trivial answer."""
         return next(iter(self.scores.values())).ppsnr.mean(1) - self.trivial.ppsnr.mean(1)
 
-    def _recover(self, name: str, model: Any, place: int) -> np.ndarray:
+    def _recover(self, name: str, way: Way, place: int) -> np.ndarray:
         """uint8 frames of one clip, turned the way that scored."""
         import torch
 
-        blurry = self.clips.read(int(self.indices[place]))[0]
+        clip = self.clips.read(int(self.indices[place]))
         with torch.inference_mode():
-            image = torch.from_numpy(blurry).permute(2, 0, 1)[None].float().to(self.device) / 255
-            frames = model(image)[0].nan_to_num(0).clamp(0, 1).mul(255).round().byte().permute(0, 2, 3, 1)
+            images = torch.from_numpy(clip).permute(0, 3, 1, 2)[None].float().to(self.device) / 255
+            frames = way.predict(images[:, 0], images[:, 1:])[0].nan_to_num(0).clamp(0, 1)
+            frames = frames.mul(255).round().byte().permute(0, 2, 3, 1)
         turned = frames.flip(0) if self.scores[name].reversed[place] else frames
         return self._shrunk(turned.cpu().numpy())
 
@@ -117,7 +132,10 @@ class Bench:
         summaries = {name: {**summarise(scores, self.trivial), **self.facts[name]}
                      for name, scores in self.scores.items()}
         champion = summaries.pop(CHAMPION, None)
+        given = {label: {**summarise(scores, self.trivial), "protocol": protocol}
+                 for label, (protocol, scores) in self.given.items()}
         return {
+            **({"given_more": given} if given else {}),
             "test_set": self._test_set(), "split": self.config.split, "clips": len(self.indices),
             "frames": self.clips.frames, "default": default, "models": summaries,
             "trivial": summarise(self.trivial), "order": order, "predictability": self._predictability(),
@@ -130,6 +148,11 @@ class Bench:
         measured = {order: self.scores.get(objective) for order, objective in TRAINED_ON.items()}
         return {order: scores.order_agreement(order) for order, scores in measured.items()
                 if scores is not None and order in self.directions}
+
+    def _label_films(self, labels: dict[str, str]) -> None:
+        for example in [*self.examples, *self.worst]:
+            for name in list(example.recovered):
+                example.recovered[labels[name]] = example.recovered.pop(name)
 
     def _test_set(self) -> str:
         """What the scores were measured on: hash of the sorted hashes of the clips."""
@@ -154,15 +177,19 @@ class Bench:
         summaries = dict(figures["models"])
         if CHAMPION in self.scores:
             summaries[CHAMPION] = figures["champion"]
-        summaries = {name: summaries[name] for name in self.scores}  # the default first
+        labels = {name: labelled(name, self.protocols[name]) for name in self.scores}
+        summaries = {labels[name]: summaries[name] for name in self.scores}  # the default first
+        scores = {labels[name]: one for name, one in self.scores.items()}
+        self._label_films(labels)
         if self.champion_problem:
             provenance["current champion"] = f"not measured: {self.champion_problem}"
         write_per_frame(folder / "per_frame.csv", {TRIVIAL: figures["trivial"], **summaries})
-        write_per_clip(folder / "per_clip.csv", records, self.trivial, self.scores, margins)
+        write_per_clip(folder / "per_clip.csv", records, self.trivial, scores, margins)
         files = {f"model {name} (sha256)": facts["model_sha256"] for name, facts in self.facts.items()}
         write_report(folder / "report.html", ReportData(
-            default=default, scores=self.scores, summaries=summaries, trivial=self.trivial,
-            trivial_summary=figures["trivial"], margins=margins, order_figures=figures["order"],
+            default=labels[default], scores=scores, summaries=summaries, trivial=self.trivial,
+            given_more=figures.get("given_more", {}), trivial_summary=figures["trivial"], margins=margins,
+            order_figures=figures["order"],
             predictability=figures["predictability"],
             clips=[ClipLabel(one.clip_id, one.source, one.category, one.motion) for one in records],
             examples=self.examples, worst=self.worst, categories=figures["categories"],

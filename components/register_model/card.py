@@ -9,6 +9,10 @@ from typing import Any
 from components.provenance import FOOTAGE, GIT, MANIFEST
 from components.redaction import shown as without_secrets
 from components.register_model.gate import FIGURES, PSSIM, RegisterConfig
+from hypercut_core.evaluation.protocol_names import protocol_of
+
+KINDS = {"even_odd": "Even/odd model", "cascade": "Cascade of Jin et al. 2018",
+         "recurrent": "Recurrent model of Purohit et al. 2019", "guided": "Motion-guided model of Zhong et al. 2022"}
 
 
 def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
@@ -16,7 +20,7 @@ def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
     """Markdown, under 5,000 characters (the registry's limit for a description).
 
     Raises:
-        BadCheckpoint: the model file cannot be read.
+        BadCheckpoint: the model file cannot be read, or describes no model.
     """
     from hypercut_core.training.checkpoint import read_info
 
@@ -24,7 +28,8 @@ def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
     name = str(figures["default"])
     sections = [
         f"# {config.name}: one motion-blurred photo to {figures['frames']} sharp frames",
-        f"Objective `{name}`; {_count(figures['models'][name].get('parameters'))} parameters; "
+        f"{_kind(info)}; objective `{name}`; protocol {protocol_of(figures['models'][name])}; "
+        f"{_count(figures['models'][name].get('parameters'))} parameters; {_gmac(info)}; "
         f"model file sha256 `{figures['models'][name]['model_sha256'][:16]}`.",
         _training(info.get("card", {}), info.get("config", {})),
         _figures(figures, name),
@@ -35,6 +40,25 @@ def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
         "the footage manifest of the run before you publish weights made from it.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _kind(info: Mapping[str, Any]) -> str:
+    kind = str(info.get("model"))
+    return f"{KINDS.get(kind, 'Model')} (`{_short(kind)}`)"
+
+
+def _gmac(info: Mapping[str, Any]) -> str:
+    from hypercut_core.deblurring.cost import KNOWN_SIZE, deblurrer_gmac
+    from hypercut_core.deblurring.models import config_of
+    from hypercut_core.errors import BadCheckpoint
+
+    height, width = KNOWN_SIZE
+    try:
+        amount = deblurrer_gmac(config_of(info), int(info["frames"]), height, width)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"the model file describes no deblurrer ({error})",
+                            remedy="train the model again with this version") from error
+    return f"{amount:,.1f} billion multiply-adds for {info['frames']} frames at {width}x{height}"
 
 
 def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
@@ -69,6 +93,8 @@ def _limits(figures: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
              "- Motion longer than in the training clips, defocus and low light were not measured.",
              "- It draws what is likely, not what was there: no evidence, no identification.",
              "- Parts that move independently may each run in their own direction."]
+    if "predictor_width" in shape:
+        lines.insert(1, "- Without guidance it assumes a direction of motion, and draws what that implies.")
     if shape.get("projection") == 1.0:
         lines.insert(2, f"- Its frames average back to the photo (response `{shape.get('response')}`); with "
                         "dead time between frames or a saturated photo that is not quite true.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypercut_core.errors import RegistryError
+from hypercut_core.evaluation.protocol_names import BLIND, GIVEN, protocol_of
 from hypercut_core.files import read_json
 
 
@@ -88,6 +89,7 @@ def gate_metrics(figures: Mapping[str, Any], name: str | None = None) -> dict[st
         "model": name, "model_sha256": model.get("model_sha256"), "not_finite": model.get("not_finite", 0),
         **{figure.key: model.get(figure.key) for figure in FIGURES},
         **{f"trivial_{figure.key}": trivial.get(figure.key) for figure in FIGURES},
+        **({} if protocol_of(model) == BLIND else {"protocol": protocol_of(model)}),
     }
 
 
@@ -100,7 +102,7 @@ def decide(candidate: Mapping[str, Any], champion: Mapping[str, Any] | None,
         champion: figures of the present champion; None: there is none.
         config: margins.
     """
-    reasons = [_complete(candidate, "candidate"), *_above_trivial(candidate, config)]
+    reasons = [_complete(candidate, "candidate"), *_blind(candidate), *_above_trivial(candidate, config)]
     if champion is None:
         reasons.append(Reason("champion", True, "There is no champion to beat."))
     else:
@@ -156,6 +158,13 @@ def _complete(metrics: Mapping[str, Any], who: str) -> Reason:
         return Reason(f"{who}_figures", False, f"The {who}'s output is not finite on {broken:.0f} clips.")
     clips = f" on {metrics['clips']} clips" if metrics.get("clips") else ""
     return Reason(f"{who}_figures", True, f"The {who}'s figures are complete{clips}.")
+
+
+def _blind(candidate: Mapping[str, Any]) -> list[Reason]:
+    protocol = protocol_of(candidate)
+    return [] if protocol == BLIND else [Reason(
+        "protocol", False, f"The candidate was measured by the protocol '{protocol}', given "
+                           f"{GIVEN.get(protocol, 'more than the blurry image')}: only blind models are compared.")]
 
 
 def _above_trivial(candidate: Mapping[str, Any], config: RegisterConfig) -> list[Reason]:

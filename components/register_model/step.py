@@ -33,6 +33,7 @@ from components.register_model.registry import (
     open_registry,
 )
 from hypercut_core.errors import RegistryError
+from hypercut_core.evaluation.protocol_names import BLIND, protocol_of
 from hypercut_core.files import file_sha256, read_json, write_json, write_text
 
 RECENT = 10 * 60 * 1000  # ms; no two promotions that far apart are "at the same time"
@@ -60,11 +61,16 @@ def register_model(metrics: Path, model: Path, report: Path | None, config: Regi
         pipeline_id: the Kubeflow run, whose steps share a parent run even if the model is known already.
 
     Raises:
-        RegistryError: no registry, or the figures are of another model; BadCheckpoint: no model file.
+        RegistryError: no registry, the figures are of another model, or the model is not blind;
+        BadCheckpoint: no model file.
     """
     workspace = workspace or out.resolve().parents[1]
     figures = read_json(metrics)
     candidate = gate_metrics(figures)
+    if (protocol := protocol_of(candidate)) != BLIND:
+        raise RegistryError(f"only blind models are registered, and this one was measured by '{protocol}': it needs "
+                            "what no photo gives", where=metrics,
+                            remedy="train a blind one, such as with deblurrer.peers.recurrent.model.protocol=blind")
     model = tracking.model_file(model, workspace)
     if candidate["model_sha256"] != file_sha256(model):
         raise RegistryError("the figures were measured on another model file", where=model,

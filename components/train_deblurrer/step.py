@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
-from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
-from hypercut_core.deblurring.models import save_deblurrer
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.models import EVEN_ODD, Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
+from hypercut_core.deblurring.peers import KindName, PeerSettings, described, rate
 from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
@@ -28,7 +29,9 @@ class TrainDeblurrerConfig:
     """The deblurrer of a run; `objectives` in params.yaml lists those that are trained beside it."""
 
     objective: Objective = "hypercut_targets"  # the shipped one
+    kind: KindName = "even_odd"  # of all deblurrers of a run; its shape: `model` for even_odd, else below `peers`
     model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    peers: PeerSettings = field(default_factory=PeerSettings)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
@@ -51,23 +54,36 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
 
         return train_by_ray_job(store, clips.sha256, orders, encoder, config, objective, out, metrics, seed, work)
     folder = work / f"train-deblurrer-{objective}"
-    settings = DeblurrerTraining(config.model, config.loss, config.training)
+    settings = deblurrer_training(config)
     task = DeblurrerTask(str(store) if "://" in str(store) else str(Path(store).resolve()), objective, settings, seed,
                          read_orders(orders), load_encoder(encoder))
     place = checkpoint_place(task, clips.sha256, config.scale.checkpoints, folder)
     model = _trained(task, config.scale, place, folder, watch)
     figures = {"objective": objective, "parameters": sum(p.numel() for p in model.parameters()),
                "steps": config.training.steps, "clips_seen": config.training.steps * config.training.batch}
+    if config.kind != EVEN_ODD:
+        figures["kind"] = config.kind
     save_deblurrer(out, model, {"objective": objective, "data": clips.sha256, "seed": seed,
-                                "loss": asdict(config.loss), "training": asdict(config.training)})
+                                "loss": asdict(config.loss), "training": asdict(settings.training)})
     write_json(metrics, figures)
     forget_checkpoints(open_checkpoints(place))
     forget(folder)
     return figures
 
 
+def deblurrer_training(config: TrainDeblurrerConfig) -> DeblurrerTraining:
+    """What is trained: the model of the chosen kind, at that kind's learning rate.
+
+    Raises:
+        BadParameters: sizes that no model can have.
+    """
+    training = replace(config.training, rate=rate(config.kind, config.peers, config.training.rate))
+    return DeblurrerTraining(described(config.kind, config.model, config.peers), config.loss, training,
+                             config.peers.recurrent.stages)
+
+
 def _trained(task: DeblurrerTask, scale: ScaleConfig, place: str, folder: Path,
-             watch: WatchMaker | None) -> EvenOddDeblurrer:
+             watch: WatchMaker | None) -> Deblurrer:
     if scale.launcher == "ray":
         from components.train_deblurrer.ray_trainer import train_with_ray
 

@@ -35,9 +35,12 @@ class GuidancePredictor(nn.Module):
         height, width = blurry.shape[-2:]
         return self.trunk(pad_to_multiple(blurry, self.trunk.multiple) - 0.5)[..., :height, :width]
 
-    def assume(self, blurry: Tensor) -> Tensor:
-        """One map without chance, (B, 2, H, W): the likeliest of rest and the two axes, moving to the right."""
+    def assume(self, blurry: Tensor, likeliest: bool = False) -> Tensor:
+        """One map without chance, (B, 2, H, W): the likeliest of rest and the two axes, moving to the right; or
+        the `likeliest` of rest and the four directions."""
         chance = self(blurry).softmax(1)
+        if likeliest:
+            return DIRECTIONS.guidance(chance.argmax(1))
         axes = torch.stack([chance[:, 0], *(chance[:, [k, DIRECTIONS.opposite(k)]].sum(1)
                                             for k in DIRECTIONS.rightward)], 1)
         classes = torch.tensor([0, *DIRECTIONS.rightward], device=blurry.device)[axes.argmax(1)]

@@ -19,7 +19,9 @@ conditional generative one); its parameters are counted apart.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,7 @@ class GuidedConfig:
     blocks: int = 12  # residual blocks at a quarter of the size, in each stage
     refine: int = 2  # residual blocks at full size, in each stage
     predictor_width: int = 32  # channels of the guidance predictor's first level
+    assumes: Literal["auto", "rightward", "likeliest"] = "auto"  # direction without guidance; auto: as it learned
     symmetric: bool = False  # outside training, average with the reversed sequence of the reversed guidance
     response: Response = "srgb"  # response curve of the data; the model itself does not use it
 
@@ -113,10 +116,14 @@ class GuidedDeblurrer(nn.Module):
         return first[..., :height, :width], second[..., :height, :width]
 
     def assume(self, blurry: Tensor) -> Tensor:
-        """The guidance that is used when none is given: at each pixel the predictor's likeliest axis of motion,
-        all of it to the right. What was assumed is told in words by `guidance.describe`."""
+        """The guidance that is used when none is given. What was assumed is told in words by `guidance.describe`.
+
+        "rightward": at each pixel the predictor's likeliest axis of motion, all of it to the right; fair where the
+        predictor learned that both directions happen. "likeliest": its likeliest direction, for a predictor that
+        was shown one direction of each blur. "auto" becomes one of them in training, and is "rightward" before.
+        """
         with torch.no_grad():
-            return self.predictor.assume(blurry)
+            return self.predictor.assume(blurry, likeliest=self.config.assumes == "likeliest")
 
     def parameters_by_part(self) -> dict[str, int]:
         """Parameters of the paper's two stages (`backbone`) and of the guidance predictor (`predictor`)."""
@@ -124,15 +131,38 @@ class GuidedDeblurrer(nn.Module):
         return {"backbone": count["first"] + count["second"], "predictor": count["predictor"]}
 
 
-def decomposition_loss(model: GuidedDeblurrer, blurry: Tensor, guidance: Tensor, sharp: Tensor) -> Tensor:
-    """L1 error of the frames of both stages, plus the predictor's cross-entropy to the guidance.
+def decomposition_loss(model: GuidedDeblurrer, blurry: Tensor, guidance: Tensor, sharp: Tensor,
+                       frames_loss: Callable[[Tensor, Tensor], Tensor] = F.l1_loss,
+                       either_direction: bool = False) -> Tensor:
+    """Error of the frames of both stages (L1 in the paper), plus the predictor's cross-entropy to the guidance.
 
     Args:
         blurry: (B, 3, H, W), sharp: (B, T, 3, H, W), both in [0, 1]; guidance: (B, 2, H, W), of the true frames.
+        frames_loss: (predicted, sharp), both (B, T, 3, H, W), to a scalar: any of the objectives.
+        either_direction: the predictor is held, clip by clip, to the nearer of the guidance and its reverse.
     """
     first, second = model.stages(blurry, guidance)
-    return (F.l1_loss(first, sharp) + F.l1_loss(second, sharp)
-            + F.cross_entropy(model.predictor(blurry), DIRECTIONS.classes(guidance)))
+    logits = model.predictor(blurry)
+    maps = [guidance, -guidance] if either_direction else [guidance]
+    errors = torch.stack([F.cross_entropy(logits, DIRECTIONS.classes(one), reduction="none").mean((1, 2))
+                          for one in maps])
+    return frames_loss(first, sharp) + frames_loss(second, sharp) + errors.amin(0).mean()
+
+
+def best_hypothesis(model: GuidedDeblurrer, blurry: Tensor, sharp: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Frames (B, T, 3, H, W) of the best of `count` sampled maps, chosen clip by clip by the truth.
+
+    Args:
+        blurry: (B, 3, H, W), sharp: (B, T, 3, H, W), both in [0, 1].
+    """
+    best, score = sharp.new_zeros(sharp.shape), sharp.new_full((len(sharp),), -1.0)
+    with torch.no_grad():
+        for guidance in model.predictor.sample(blurry, count, seed).unbind(1):
+            frames = model(blurry, guidance)
+            found = _psnr(frames, sharp)
+            best = torch.where((found > score).view(-1, 1, 1, 1, 1), frames, best)
+            score = torch.maximum(score, found)
+    return best
 
 
 def best_of(model: GuidedDeblurrer, blurry: Tensor, sharp: Tensor, counts: tuple[int, ...] = (1, 3, 5),

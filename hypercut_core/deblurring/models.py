@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
@@ -46,9 +46,14 @@ def build_deblurrer(config: Config, frames: int = 7) -> Deblurrer:
     Raises:
         BadParameters: the kind cannot have so many frames.
     """
-    for kind in KINDS.values():
+    return KINDS[kind_of(config)].model(config, frames)  # type: ignore[return-value]
+
+
+def kind_of(config: Config) -> str:
+    """Name of the kind that a configuration describes."""
+    for name, kind in KINDS.items():
         if isinstance(config, kind.described_by):
-            return kind.model(config, frames)  # type: ignore[return-value]
+            return name
     raise TypeError(f"no deblurrer is described by {type(config).__name__}")
 
 
@@ -78,14 +83,18 @@ def load_deblurrer(path: str | os.PathLike[str], views: int | None = None) -> De
             raise BadParameters(f"the model '{info['model']}' joins no views", where=path, remedy="leave views out")
         views = None
     try:
-        described = {**info["config"], **({"views": views} if views else {})}
-        model = build_deblurrer(KINDS[info["model"]].config(described), int(info["frames"]))
+        model = build_deblurrer(config_of(info, **({"views": views} if views else {})), int(info["frames"]))
     except (KeyError, TypeError, ValueError, BadParameters) as error:
         raise BadCheckpoint(f"the description of the model cannot be used ({error})", where=path,
                             remedy="train the model again with this version") from error
     load_weights(path, model, tensors)
     model.card = info.get("card", {})
     return model.eval()
+
+
+def config_of(info: Mapping[str, Any], **changed: Any) -> Config:
+    """The configuration that a model file describes; KeyError, TypeError or ValueError where it describes none."""
+    return KINDS[info["model"]].config({**info["config"], **changed})
 
 
 def _even_odd(described: dict[str, Any]) -> DeblurrerConfig:
@@ -112,6 +121,8 @@ def _guided(described: dict[str, Any]) -> GuidedConfig:
     _check_peer(GuidedConfig, described, {"width": 256, "blocks": 64, "refine": 16, "predictor_width": 256})
     if type(described.get("symmetric", False)) is not bool:
         raise ValueError("symmetric is neither true nor false")
+    if described.get("assumes", "auto") not in ("auto", "rightward", "likeliest"):
+        raise ValueError("unknown assumption")
     return GuidedConfig(**described)
 
 

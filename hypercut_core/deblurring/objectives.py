@@ -64,6 +64,26 @@ def odd_error(name: str, predicted: Parts, true: Parts, direction: Tensor, confi
     return clip_error(predicted.odd - sign * true.odd, config)
 
 
+def target_direction(name: str, sharp: Tensor, direction: Tensor) -> Tensor:
+    """In which direction an objective asks for each clip, (B,): +1 as it was shot, -1 reversed.
+
+    Args:
+        sharp: (B, T, 3, H, W); `rule_targets` looks at its motion.
+        direction: (B,) of the order table; used by `hypercut_targets` alone.
+
+    Raises:
+        BadParameters: `hypercut_targets`, and a clip has no order.
+    """
+    if name == "rule_targets":
+        return rule_direction(sharp)
+    if name != "hypercut_targets":
+        return torch.ones_like(direction)
+    if bool((direction == 0).any()):
+        raise BadParameters("the objective 'hypercut_targets' needs an order for every clip",
+                            remedy="run 'hypercut assign-order' first")
+    return direction
+
+
 def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
                    encoder: nn.Module | None = None) -> Tensor:
     """Mean loss of a batch.
@@ -81,14 +101,7 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
     count = sharp.shape[1]
     half = count // 2
     base = config.regularised if name == "hypercut" else name
-    if name == "rule_targets":
-        direction = rule_direction(sharp)
-    elif name == "hypercut_targets":
-        if bool((direction == 0).any()):
-            raise BadParameters("the objective 'hypercut_targets' needs an order for every clip",
-                                remedy="run 'hypercut assign-order' first")
-    else:
-        direction = torch.ones_like(direction)
+    direction = target_direction(name, sharp, direction)
     # |x + x'| of values in [0, 1] is x + x': the order-invariant loss supervises it as the others do
     even = clip_error(mine.even - true.even, config)
     loss = (clip_error(mine.middle - true.middle, config) + half * even

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from hypercut_core.clips.dataset import Batch, ClipBatches
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.contact_sheet import contact_sheet, sample_clips
-from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.kinds_training import lesson_of
+from hypercut_core.deblurring.models import EVEN_ODD, Config, Deblurrer, kind_of
 from hypercut_core.deblurring.objectives import LossConfig, check_objective, objective_loss
+from hypercut_core.deblurring.peers import STAGES
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.training.execution import Execution, Picture
@@ -26,15 +29,16 @@ from hypercut_core.training.loop import TrainingConfig, pick_device, train
 class DeblurrerTraining:
     """What is trained and how."""
 
-    model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    model: Config = field(default_factory=DeblurrerConfig)  # of any kind
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    stages: tuple[float, ...] = STAGES  # shares of the recurrent model's three training stages
 
 
 def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
                   orders: OrderTable | None = None, encoder: Encoder | None = None,
-                  execution: Execution | None = None) -> EvenOddDeblurrer:
-    """Train a deblurrer on the store's training clips, resuming from its checkpoints.
+                  execution: Execution | None = None) -> Deblurrer:
+    """Train a deblurrer of any kind on the store's training clips, resuming from its checkpoints.
 
     Args:
         orders: needed by the objective `hypercut_targets`.
@@ -46,7 +50,7 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     training = settings.training
     device = pick_device(training.device)
     torch.manual_seed(seed)
-    model = EvenOddDeblurrer(settings.model, store.frames)
+    lesson = lesson_of(settings.model, store.frames, objective, training.steps, settings.stages)
     directions = None
     if objective == "hypercut_targets" and orders is not None:
         directions = orders.for_clips(store, store.indices("train"))
@@ -55,23 +59,31 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     judge = encoder.to(device) if encoder is not None and objective == "hypercut" else None
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
 
+    def criterion(predicted: Tensor, sharp: Tensor, direction: Tensor) -> Tensor:
+        return objective_loss(objective, predicted, sharp, direction, settings.loss, judge)
+
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        predicted = module(batch.blurry.contiguous(memory_format=layout))
-        return objective_loss(objective, predicted, batch.sharp, batch.direction, settings.loss, judge)
+        seen = replace(batch, blurry=batch.blurry.contiguous(memory_format=layout))
+        return lesson.loss(module, seen, step, criterion)
 
     identity: dict[str, Any] = {"step": "train-deblurrer", "data": store.sha256, "seed": seed,
                                 "objective": objective, "model": asdict(settings.model),
                                 "loss": asdict(settings.loss)}
+    kind = kind_of(settings.model)
+    if kind != EVEN_ODD:
+        identity |= {"kind": kind, "stages": list(settings.stages)}
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
-    train(model, loss, batches, training, work, identity=identity, label=f"training {objective}",
-          execution=execution, picture=_picture_of(store))
-    return model.cpu()
+    label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"
+    train(lesson.module, loss, batches, training, work, identity=identity, label=label, execution=execution,
+          picture=_picture_of(store, lesson.model), in_parts=lesson.module is not lesson.model)
+    return lesson.model.cpu()
 
 
-def _picture_of(store: ClipStore) -> Picture | None:
+def _picture_of(store: ClipStore, model: Deblurrer) -> Picture | None:
     """Draws what the model makes of two clips that it does not see in training; read when first asked for."""
-    if not any(len(store.indices(split)) for split in ("val", "test")):
+    needs_more = getattr(model.config, "protocol", "blind") != "blind"  # than the blurry image
+    if needs_more or not any(len(store.indices(split)) for split in ("val", "test")):
         return None
     clips = cache(lambda: sample_clips(store))
-    return lambda module: contact_sheet(module, clips())
+    return lambda _: contact_sheet(model, clips())

@@ -24,6 +24,7 @@ from hypercut_core.evaluation.image_quality import psnr, quantise, ssim
 from hypercut_core.progress import Progress
 
 Predict = Callable[[Tensor], Tensor]
+Given = Callable[[Tensor, Tensor], Tensor]
 PIXELS_AT_ONCE = 2**20  # pixels of blurry images in one batch: a single 720p clip, or 256 clips of 64 px
 
 
@@ -126,9 +127,9 @@ def score_batch(prediction: Tensor, sharp: Tensor, blurry: Tensor, response: str
     return {key: value.cpu().numpy() for key, value in scores.items()}
 
 
-def evaluate_clips(predict: Predict, store: Clips, indices: np.ndarray, *,
-                   directions: np.ndarray | Mapping[str, np.ndarray] | None = None,
-                   batch: int = 32, name: str = "model", device: str = "cpu") -> ClipScores:
+def evaluate_clips(predict: Predict | None, store: Clips, indices: np.ndarray, *,
+                   directions: np.ndarray | Mapping[str, np.ndarray] | None = None, batch: int = 32,
+                   name: str = "model", device: str = "cpu", given: Given | None = None) -> ClipScores:
     """Score `predict` on clips of a store, in batches of one size, with bounded memory.
 
     Args:
@@ -137,6 +138,8 @@ def evaluate_clips(predict: Predict, store: Clips, indices: np.ndarray, *,
         directions: [N] of +1 (stored order), -1 (reversed), 0 (unknown) for each order by name; a plain
             array is taken for the order named "order".
         batch: most clips at once (fewer when they are large).
+        given: in place of `predict`, what is also given the true frames: `[B, 3, H, W]`, `[B, T, 3, H, W]` ->
+            `[B, T, 3, H, W]`. Its scores are not blind (`protocol_names.py`).
     Raises:
         BadCheckpoint: the model gives another number or size of frames than the clips have.
     """
@@ -149,7 +152,7 @@ def evaluate_clips(predict: Predict, store: Clips, indices: np.ndarray, *,
             clips = torch.from_numpy(np.stack([store.read(int(i)) for i in indices[places]])).to(device)
             clips = clips.permute(0, 1, 4, 2, 3).float() / 255
             blurry, sharp = clips[:, 0], clips[:, 1:]
-            prediction = predict(blurry)
+            prediction = given(blurry, sharp) if given is not None else predict(blurry)  # type: ignore[misc]
             if prediction.shape != sharp.shape:
                 raise BadCheckpoint(f"the model gives {_shape(prediction)} for clips of {_shape(sharp)}",
                                     where=name, remedy="train it on clips with the same number of frames")

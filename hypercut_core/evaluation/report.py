@@ -13,14 +13,15 @@ import numpy as np
 from hypercut_core.evaluation import charts, films, tables
 from hypercut_core.evaluation.charts import SERIES, Series
 from hypercut_core.evaluation.page import page
+from hypercut_core.evaluation.protocol_names import BLIND, GIVEN, protocol_of
 from hypercut_core.evaluation.report_data import ClipLabel, Example, ReportData
 from hypercut_core.files import write_text
 
 __all__ = ["ClipLabel", "Example", "ReportData", "headline", "render", "write_report"]
 LEARNED = "learned"  # name of the order table's order among the directions of the scores
-FOOT = ("Blind protocol: a model is given the blurry image and nothing else. pPSNR and pSSIM take the "
-        "better of the two directions of time, chosen once per clip; frames are numbered by the "
-        "truth; pictures are rounded to 8 bits before they are scored. The pictures on this page are "
+FOOT = ("Blind protocol, unless a row says another: a model is given the blurry image and nothing else. "
+        "pPSNR and pSSIM take the better of the two directions of time, chosen once per clip; frames are "
+        "numbered by the truth; pictures are rounded to 8 bits before they are scored. The pictures on this page are "
         "compressed: no score was measured on them.")
 TABLE_NOTE = ("Marked: the best of each column. <em>Order told right</em>: how often the predicted "
               "motion goes the way that an order says, judged from the blurry image alone. For a "
@@ -94,8 +95,15 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _objectives(data: ReportData) -> str:
-    table = tables.objectives(data.default, data.summaries, data.trivial_summary)
-    return f'{table}<p class="small soft">{TABLE_NOTE}</p>'
+    blind = {name: one for name, one in data.summaries.items() if protocol_of(one) == BLIND}
+    more = {name: one for name, one in data.summaries.items() if name not in blind} | dict(data.given_more)
+    parts = [tables.objectives(data.default, blind, data.trivial_summary)] if blind else []
+    if more:
+        known = dict.fromkeys(protocol_of(one) for one in more.values())
+        words = "; ".join(f"{name}: {GIVEN.get(name, 'more than the blurry image')}" for name in known)
+        parts.append(f"<h3>Given more than the blurry image</h3><p>These were helped ({escape(words)}) and must not "
+                     f"be set beside the others.</p>{tables.objectives(data.default, more, data.trivial_summary)}")
+    return f'{"".join(parts)}<p class="small soft">{TABLE_NOTE}</p>'
 
 
 def _frames(data: ReportData) -> str:

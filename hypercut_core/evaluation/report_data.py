@@ -40,6 +40,7 @@ class ReportData:
     trivial: ClipScores
     trivial_summary: Mapping[str, Any]
     clips: Sequence[ClipLabel]
+    given_more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # summaries that are not blind
     examples: Sequence[Example] = ()  # an even choice from best to worst
     worst: Sequence[Example] = ()
     margins: np.ndarray | None = None  # [N] |u| of each clip in the learned order, nan where unknown

@@ -122,6 +122,13 @@ def test_learning_rate_rises_then_falls_to_one_percent() -> None:
     assert learning_rate(flat, 99) == 1.0
 
 
+def test_the_papers_stairs_fall_by_a_tenth_every_third_epoch() -> None:
+    """100 epochs of 50 steps: the rate of an epoch depends on its number alone."""
+    config = TrainingConfig(steps=5000, warmup=0.0, rate=5e-4, schedule="stairs")
+    for step in (0, 149, 150, 299, 300, 2525, 4999):
+        assert learning_rate(config, step) == pytest.approx(5e-4 * 0.9 ** (step // 50 // 3))
+
+
 def test_devices_are_checked() -> None:
     with pytest.raises(BadParameters, match="'gpu0' is no device"):
         pick_device("gpu0")

@@ -95,12 +95,14 @@ def test_every_parameter_of_the_pipeline_is_used() -> None:
 def test_arguments_say_everything_that_the_parameters_say() -> None:
     """Nothing is lost on the way: the groups of a recipe with unusual values, put together again."""
     odd = load(ROOT / "params.yaml", "paper", ["seed=7", "frames=5", "evaluate.films=3", "register.name=other",
-                                               "deblurrer.training.rate=1.25e-05", "deblurrer.loss.alpha=0.125"])
+                                               "deblurrer.training.rate=1.25e-05", "deblurrer.loss.alpha=0.125",
+                                               "deblurrer.kind=guided", "deblurrer.peers.guided.rate=2e-4"])
     given = json.loads(json.dumps(arguments(odd)))
     groups = {name: json.loads(value) for name, value in given.items()
               if isinstance(value, str) and value.startswith("{")}
-    deblurrer = {name: groups.pop(f"deblurrer_{name}") for name in ("model", "loss", "training")}
-    values = {**groups, "deblurrer": {"objective": given["deblurrer_objective"], **deblurrer},
+    deblurrer = {name: groups.pop(f"deblurrer_{name}") for name in ("model", "peers", "loss", "training")}
+    deblurrer |= {name: given[f"deblurrer_{name}"] for name in ("objective", "kind")}
+    values = {**groups, "deblurrer": deblurrer,
               **{name: given[name] for name in ("seed", "frames", "objectives")}}
     assert build(Parameters, values, "test") == odd
     assert given["register_name"] == "other"

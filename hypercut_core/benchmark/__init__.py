@@ -1,0 +1,1 @@
+"""Every system side by side on one clip store: what each costs and how good it is."""
