@@ -17,6 +17,9 @@ from world_process import train_as
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.guided import GuidedConfig
+from hypercut_core.deblurring.models import Config
+from hypercut_core.deblurring.recurrent import RecurrentConfig
 from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.training.loop import TrainingConfig
 from hypercut_core.training.world import World
@@ -82,6 +85,14 @@ def test_the_number_of_processes_changes_nothing(store: Path, alone: dict[str, A
         assert distance(rank["weights"], alone["weights"]) < 1e-5
         assert distance(rank["weights"], ranks[0]["weights"]) == 0
     assert [rank["losses"] == [] for rank in ranks] == [False] + [True] * (size - 1)  # the first speaks for all
+
+
+@pytest.mark.parametrize("model", [RecurrentConfig(width=16, middle_width=4), GuidedConfig(width=4, blocks=1)])
+def test_a_model_whose_steps_train_parts_of_it_is_shared_too(store: Path, tmp_path: Path, model: Config) -> None:
+    parts = DeblurrerTraining(model, training=replace(SETTINGS.training, steps=8, rate=5e-4))
+    one, two = (trained(tmp_path / str(size), store, size, settings=parts)[0] for size in (1, 2))
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    assert distance(two["weights"], one["weights"]) < 3e-4  # Adam's first steps go by the sign of tiny gradients
 
 
 def test_bf16_and_clipping_agree_as_far_as_bf16_does(store: Path, tmp_path: Path) -> None:
