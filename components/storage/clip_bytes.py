@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from hypercut_core.errors import BadClipStore
 BLOCK = 2**20  # bytes that are fetched and kept together
 READERS = 4  # ranges that are fetched at once
 GAP = 128 * 2**10  # bytes: reading that much for nothing costs no more than another request
+
+_Task = tuple["Future[bytes | bytearray]", tuple[str, int, int]]
 
 
 def clip_source(uri: str, cache_mb: int | None = None, cache_folder: str | os.PathLike[str] | None = None,
@@ -75,7 +78,8 @@ class S3Bytes:
         self._ahead: OrderedDict[tuple[str, int, int], Future[bytes | bytearray]] = OrderedDict()
         self._ahead_bytes = 0
         self._lock = threading.Lock()
-        self._workers = _Workers(READERS)
+        self._workers = _Workers(self._read, READERS)
+        weakref.finalize(self, self._workers.stop)
 
     def size(self, key: str) -> int:
         return self._pin(key).size
@@ -90,18 +94,19 @@ class S3Bytes:
 
     def prefetch(self, ranges: Sequence[tuple[str, int, int]]) -> None:
         """Start to fetch ranges (key, offset, bytes) that will be read soon; at most `memory` of them wait."""
-        for wanted in ranges:
-            if self._is_here(*wanted):
-                continue
-            with self._lock:
-                if wanted in self._ahead or wanted[2] > self.memory:
+        tasks: list[_Task] = []
+        with self._lock:
+            for wanted in ranges:
+                if wanted in self._ahead or wanted[2] > self.memory or self._is_here(*wanted):
                     continue
-                self._ahead[wanted] = self._workers.submit(self._read, *wanted)
+                self._ahead[wanted] = future = Future()
+                tasks.append((future, wanted))
                 self._ahead_bytes += wanted[2]
                 while self._ahead_bytes > self.memory:
-                    dropped, future = self._ahead.popitem(last=False)
-                    future.cancel()
+                    dropped, late = self._ahead.popitem(last=False)
+                    late.cancel()
                     self._ahead_bytes -= dropped[2]
+        self._workers.put(tasks)
 
     def _read(self, key: str, offset: int, length: int) -> bytes | bytearray:
         pin = self._pin(key)
@@ -177,33 +182,39 @@ class S3Bytes:
 
 
 class _Workers:
-    """A few threads that die with the process: one that waits for a server must not keep it from ending."""
+    """A few threads that end with their source, and with the process: one that waits for a server must not
+    keep it from ending."""
 
-    def __init__(self, most: int):
-        self._most = most
+    def __init__(self, work: Callable[..., bytes | bytearray], most: int):
+        self._do, self._most = weakref.WeakMethod(work), most
         self._reset()
 
-    def submit(self, work: Any, *args: Any) -> Future[bytes | bytearray]:
+    def put(self, tasks: list[_Task]) -> None:
+        """Deal the tasks out, a list for each thread: waking one costs as much as a request."""
         if self._owner != os.getpid():
             self._reset()  # threads do not live on in a forked process
-        future: Future[bytes | bytearray] = Future()
-        self._queue.put((future, work, args))
-        if self._threads < self._most:
-            self._threads += 1
-            threading.Thread(target=self._work, daemon=True).start()
-        return future
+        for start in range(min(self._most, len(tasks))):
+            self._queue.put(tasks[start::self._most])
+            if self._threads < self._most:
+                self._threads += 1
+                threading.Thread(target=self._work, args=(self._queue,), daemon=True).start()
+
+    def stop(self) -> None:
+        for _ in range(self._threads):
+            self._queue.put([])
 
     def _reset(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Future[bytes | bytearray], Any, Any]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Task]] = queue.SimpleQueue()
         self._threads, self._owner = 0, os.getpid()
 
-    def _work(self) -> None:
-        tasks = self._queue
-        while True:
-            future, work, args = tasks.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work(*args))
-                except BaseException as error:
-                    future.set_exception(error)
-            del future, work, args
+    def _work(self, queued: queue.SimpleQueue[list[_Task]]) -> None:
+        while tasks := queued.get():
+            for future, wanted in tasks:
+                do = self._do()
+                if do is not None and future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(do(*wanted))
+                    except BaseException as error:
+                        future.set_exception(error)
+                del do, future
+            del tasks

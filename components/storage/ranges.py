@@ -37,7 +37,7 @@ class Ranges:
     def __init__(self, bucket: str, patience: float):
         self.bucket, self.patience = bucket, patience
         self.requests = self.received = 0  # what it did: requests, bytes
-        self._signed: dict[str, tuple[str, float]] = {}
+        self._signed: dict[str, tuple[SplitResult, float]] = {}
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -64,10 +64,9 @@ class Ranges:
         return data
 
     def _lean(self, key: str, pin: Pin, offset: int, length: int) -> bytes | bytearray:
-        url, made = self._address(key)
-        address = urlsplit(url)
+        address, made = self._address(key)
         if self._through_boto is None:
-            self._through_boto = s3_client.needs_proxy(url)
+            self._through_boto = s3_client.needs_proxy(address)
         if self._through_boto:
             return self._by_boto(key, pin, offset, length)
         try:
@@ -136,10 +135,10 @@ class Ranges:
                 return
         connection.close()
 
-    def _address(self, key: str) -> tuple[str, float]:
+    def _address(self, key: str) -> tuple[SplitResult, float]:
         found = self._signed.get(key)
         if found is None or time.monotonic() - found[1] > SIGNED / 2:
-            found = s3_client.signed_url(self.bucket, key, SIGNED), time.monotonic()
+            found = urlsplit(s3_client.signed_url(self.bucket, key, SIGNED)), time.monotonic()
             with self._lock:
                 if len(self._signed) >= 4096:
                     self._signed.pop(next(iter(self._signed)))

@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult
 
 from components.redaction import has_login, shown
 from components.storage.patience import PATIENCE, Away, patiently
@@ -163,9 +163,8 @@ def signed_url(bucket: str, key: str, seconds: int) -> str:
                                                    ExpiresIn=seconds))
 
 
-def needs_proxy(url: str) -> bool:
+def needs_proxy(address: SplitResult) -> bool:
     """Whether this machine reaches the address through a proxy only."""
-    address = urlsplit(url)
     return bool(urllib.request.getproxies().get(address.scheme)
                 and not urllib.request.proxy_bypass(address.hostname or ""))
 

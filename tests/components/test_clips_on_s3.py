@@ -239,6 +239,19 @@ def test_reading_ahead_is_bounded_and_each_byte_comes_once(s3: FaultyS3) -> None
     assert sum(read[1].startswith("bytes=3800000-") for read in s3.gets) == 1
 
 
+def test_a_source_that_nobody_uses_leaves_no_threads(s3: FaultyS3, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    opened = source("exact", tmp_path)
+    opened.prefetch([("a/b", k, 10) for k in range(20)])
+    assert opened.read("a/b", 3, 10) == DATA[3:13]
+    mine = [thread for thread in threading.enumerate() if thread not in before and thread.name.endswith("(_work)")]
+    assert len(mine) == clip_bytes.READERS
+    del opened
+    for thread in mine:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in mine)
+
+
 READER = """
 import pickle, sys
 source = pickle.load(open(sys.argv[1], "rb"))
