@@ -12,7 +12,7 @@ import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class RayJobApi:
         found = self._json("GET", RAYJOBS, query={"fieldSelector": f"metadata.name={name}"})
         return str(found["metadata"]["resourceVersion"]), next(iter(found.get("items") or []), None)
 
-    def watch(self, name: str, version: str, seconds: float) -> Iterator[tuple[str, Job]]:
+    def watch(self, name: str, version: str, seconds: float) -> Generator[tuple[str, Job], None, None]:
         """(ADDED, MODIFIED, DELETED or BOOKMARK, object) after `version`, until the server closes the stream.
 
         A connection that is silently gone counts as no answer a little after `seconds`.

@@ -18,6 +18,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from components.train_deblurrer.ray_job_template import (
     read_template,
     shared_folders,
 )
-from hypercut_core.errors import RayJobError
+from hypercut_core.errors import MissingExtra, RayJobError
 from hypercut_core.files import atomic_file, file_sha256, read_json, write_text
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ def train_by_ray_job(store: str | Path, data: str, orders: Path, encoder: Path, 
 
     Raises:
         RayJobError: something that the RayJob needs is not where its pods see it; all that `RayJobRun.run` raises;
-            it ended well and left no model. Interrupted.
+            it ended well and left no model. Interrupted. MissingExtra: this image has no Ray.
     """
+    if find_spec("ray") is None:  # this image is that of the RayJob's pods
+        raise MissingExtra("ray", "ray")
     say = say or _say
     form = read_template(template)
     shared = shared_folders(form)
