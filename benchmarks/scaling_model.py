@@ -23,7 +23,7 @@ class Machine:
     network: float  # bytes/s of one node's network, one direction
     node: int = 8  # GPUs a node
     nvlink: float = 150e9  # bytes/s that a ring inside a node reaches
-    flop_rate: float = 100e12  # FLOP/s that a GPU reaches on this model: a tenth of the bf16 peak of a large one
+    flop_rate: float = 40e12  # FLOP/s that a GPU reaches on this model; benchmarks/gpu measures it
     hidden: float = 0.8  # share of the backward pass behind which gradients can travel
     latency: float = 30e-6  # seconds of one message; a ring of k waits for 2 (k - 1)
 

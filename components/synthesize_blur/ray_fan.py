@@ -38,7 +38,8 @@ class RayPool:
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
                 first = (str(error).strip().splitlines() or ["no answer"])[0][:200]
                 raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",
-                                   remedy="check it with 'ray status', or unset RAY_ADDRESS to start one here") from error
+                                   remedy="check it with 'ray status', or unset RAY_ADDRESS to start one here") \
+                    from error
         self.capacity = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         token = secrets.token_hex(16)
         write_text(job.folder / TOKEN, token)

@@ -206,6 +206,8 @@ def read_table(source: ByteSource) -> ClipTable:
             raise _bad(source, f"the table is larger than {MAX_TABLE} bytes")
         data = pa.BufferReader(source.read(TABLE, 0, size))
         table = ClipTable(_read_columns(source, pq.ParquetFile(data, read_dictionary=REPEATED)))
+        del data
+        pa.default_memory_pool().release_unused()  # of a large table, several times its size
     except (OSError, EOFError) as error:
         raise _bad(source, "the table of the clip store is missing or damaged") from error
     except pa.ArrowException as error:
