@@ -86,6 +86,10 @@ class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
 
 
+class RayJobError(HypercutError):
+    """A training on a cluster of its own failed, or Kubernetes refuses, fails, or does not answer."""
+
+
 class ClusterError(HypercutError):
     """A Ray cluster, or one of its nodes, cannot be used or was lost."""
 

@@ -166,11 +166,13 @@ def compile_(image: Annotated[str, typer.Option(help="Image of all steps, NAME@s
              out: Annotated[Path, typer.Option("--out", "-o", help="YAML file to write.")],
              no_gpus: Annotated[bool, typer.Option("--no-gpus", help="For clusters without.")] = False,
              cache_trainings: Annotated[bool, typer.Option("--cache-trainings", help="Let trainings come from "
-                                                           "Kubeflow's cache, as other steps do.")] = False) -> None:
+                                                           "Kubeflow's cache, as other steps do.")] = False,
+             rayjob: Annotated[bool, typer.Option("--rayjob", help="For deblurrer.scale.launcher=rayjob: the task of "
+                                                  "the training launches and waits, without a GPU.")] = False) -> None:
     """Write the pipeline as the YAML that Kubeflow takes; all its references are checked."""
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings)
+    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings, rayjob=rayjob)
     typer.echo(f"compiled: {out}")
 
 

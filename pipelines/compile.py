@@ -15,7 +15,7 @@ LOCAL = re.compile(r"[\w][\w./-]*(:[\w][\w.-]*)?")
 
 
 def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: bool = True,
-                     cache_trainings: bool = False, retries: bool = True) -> None:
+                     cache_trainings: bool = False, retries: bool = True, rayjob: bool = False) -> None:
     """Write the pipeline for one image to `out`; the same arguments give the same bytes.
 
     Args:
@@ -25,6 +25,7 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
         gpus: False: no task asks for one.
         cache_trainings: let trainings come from the cache, as the other steps do.
         retries: False: a step that fails is not tried again.
+        rayjob: for runs with deblurrer.scale.launcher=rayjob: the training's own task needs no GPU.
 
     Raises:
         BadPipeline: the image may move, or the result would not hold `check_package`; nothing is written.
@@ -40,7 +41,7 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
     from pipelines.training_pipeline import training_pipeline
 
     check_image(image, allow_local=allow_local)
-    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries))
+    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries, rayjob))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "pipeline.yaml"
         Compiler().compile(pipeline, str(made))

@@ -16,6 +16,7 @@ from typing import Any
 
 from hypercut_core.errors import BadParameters
 
+SCALE = "deblurrer_scale"  # the parameter that may make a task launch a RayJob
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 
@@ -27,13 +28,14 @@ class Planned:
     image: str
     cpu: str
     memory: str
-    gpus: int
+    gpus: int  # with those of the RayJob that it launches
     try_seconds: int  # longest time of one try; 0: unlimited
     tries: int
     cacheable: bool
     anew: bool  # an input is a new file in every run, so that the cache cannot know it
     fingerprint: str
     assumes: frozenset[str]  # tasks that run anyway and are taken to find the same as last time
+    launched: int = 0  # GPUs of that RayJob
 
     @property
     def seconds(self) -> int:
@@ -153,6 +155,8 @@ def table(tasks: list[Planned], cached: list[str]) -> list[str]:
               f"hours cap: {_hours(sum(task.seconds for task in tasks))} h of tasks, "
               f"{_hours(sum(task.seconds * task.gpus for task in tasks))} h of GPUs"
               + (f" (no limit is set for {', '.join(unlimited)})" if unlimited else "")]
+    launched = sum(task.launched for task in tasks)
+    lines += [f"of the GPUs, {launched} are those of RayJobs, which their tasks launch"] if launched else []
     return lines + [f"image: {image}" for image in sorted({task.image for task in tasks})]
 
 
@@ -234,12 +238,13 @@ class _Walk:
             self.anew.add(fingerprint)
         asked = executor.get("resources", {})
         accelerator = asked.get("accelerator", {})
+        launched = _launched(given)
         limit = self.limits.get(component["executorLabel"], {}).get("activeDeadlineSeconds", 0)
         return Planned(name + label, executor["image"], str(asked.get("resourceCpuLimit", "")),
                        str(asked.get("resourceMemoryLimit", "")),
-                       int(accelerator.get("resourceCount") or accelerator.get("count") or 0), int(limit),
+                       int(accelerator.get("resourceCount") or accelerator.get("count") or 0) + launched, int(limit),
                        1 + int(task.get("retryPolicy", {}).get("maxRetryCount", 0)), cacheable, anew, fingerprint,
-                       assumes)
+                       assumes, launched)
 
     def _given(self, task: Mapping[str, Any], inputs: Inputs, made: Mapping[str, str]) -> Inputs:
         """A task's inputs with values, or with the fingerprints of those that make them."""
@@ -265,6 +270,13 @@ class _Walk:
         if producer in self.anew and key == "outputArtifactKey":  # a parameter may well be the same again
             self.anew.add(digest)
         return "digest", digest
+
+
+def _launched(given: Inputs) -> int:
+    """GPUs of the RayJob that a task with these inputs launches."""
+    value = given.get(SCALE, ("", None))[1]
+    scale = json.loads(value) if isinstance(value, str) and value.startswith("{") else {}
+    return int(scale["workers"]) * int(scale["gpus_per_worker"]) if scale.get("launcher") == "rayjob" else 0
 
 
 def _needs(task: Mapping[str, Any]) -> set[str]:

@@ -23,7 +23,7 @@ LANE, FIRST_LANE = 34, LEFT - 34  # vertical lines on the left, from right to le
 TEXT = LEFT + BOX_WIDTH + 30
 COLOURS = ("#1f6f8b", "#b3541e", "#5b7f2a", "#7a4fa3", "#a3364f", "#4a5a6a")
 DARK = "#39434f"
-PLUMBING = {"store", "tracking_folder"}  # parameters that say where, not what
+PLUMBING = {"store", "tracking_folder", "deblurrer_scale"}  # parameters that say where, not what
 
 
 @dataclass(frozen=True)

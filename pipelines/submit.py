@@ -124,6 +124,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     Raises:
         BadParameters: no image or two, the package is none, or does not go with the parameters.
     """
+    from components.train_deblurrer.scale import check_scale
     from pipelines.compile import compile_pipeline
     from pipelines.package_checks import check_package
     from pipelines.task_policy import STORE_MOUNT
@@ -132,14 +133,31 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     if (request.image is None) == (request.package is None):
         raise BadParameters("a pipeline needs an image, or a package that was compiled for one", where="submit",
                             remedy="give --image NAME@sha256:..., or --package FILE")
+    scale = parameters.deblurrer.scale
+    check_scale(scale, parameters.deblurrer.training)  # hours before the step itself would say so
     package = request.package or folder / "pipeline.yaml"
     if request.image:
-        compile_pipeline(request.image, package)
+        compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob")
     read_package(package)
     check_package(package)
     given = arguments(with_data(parameters, request.data_rev), store=request.store or STORE_MOUNT)
-    return Job(package, checked_arguments(read_package(package), given, package),
+    made = Job(package, checked_arguments(read_package(package), given, package),
                request.experiment or parameters.register.experiment)
+    _check_place_of_training(made, scale.launcher)
+    return made
+
+
+def _check_place_of_training(job: Job, launcher: str) -> None:
+    """Refuse a package that keeps a GPU for a task that only waits, or that has none for one that trains."""
+    own: dict[str, int] = {}
+    for task in plan(read_package(job.package), job.arguments):
+        own[task.name.split(" ")[0]] = task.gpus - task.launched
+    waits, gpus = launcher == "rayjob", own.get("train-deblurrer", 0)
+    if (waits and gpus) or (not waits and not gpus and own.get("train-encoder", 0)):
+        what = "keeps a GPU for train-deblurrer, which only waits for its RayJob" if waits else \
+            "was compiled for trainings in RayJobs, and deblurrer.scale.launcher is not rayjob"
+        raise BadParameters(f"the package {what}", where=job.package,
+                            remedy=f"compile it {'with' if waits else 'without'} --rayjob, or give --image")
 
 
 def with_data(parameters: Parameters, data_rev: str, local: bool = False) -> Parameters:

@@ -12,7 +12,7 @@ Cache. A task is taken from Kubeflow's cache if image, command, parameters and i
            (collect-footage), the present champion (evaluate, register-model), the run itself (close-run)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from kfp import dsl, kubernetes
@@ -61,6 +61,9 @@ POLICIES: dict[str, TaskPolicy] = {
     "close-run": TaskPolicy("1", "2Gi", 0.5, "never", s3=True, mlflow=True),
 }
 
+# train-deblurrer where it only launches a RayJob and waits: the job has the GPUs
+LAUNCHER = replace(POLICIES["train-deblurrer"], cpu="1", memory="4Gi", gpus=0, shared_memory="")
+
 
 @dataclass(frozen=True)
 class Build:
@@ -70,6 +73,7 @@ class Build:
     gpus: bool = True  # False: no task asks for one
     cache_trainings: bool = False
     retries: bool = True
+    rayjob: bool = False  # train-deblurrer launches a RayJob (deblurrer.scale.launcher)
 
 
 def cached(policy: TaskPolicy, build: Build) -> bool:
@@ -79,7 +83,7 @@ def cached(policy: TaskPolicy, build: Build) -> bool:
 
 def apply(task: dsl.PipelineTask, step: str, build: Build) -> dsl.PipelineTask:
     """Give a task its image and what its row in the table says."""
-    policy = POLICIES[step]
+    policy = LAUNCHER if build.rayjob and step == "train-deblurrer" else POLICIES[step]
     task.set_container_image(build.image).set_caching_options(cached(policy, build))
     task.set_cpu_request(policy.cpu).set_cpu_limit(policy.cpu)
     task.set_memory_request(policy.memory).set_memory_limit(policy.memory)

@@ -45,7 +45,8 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
         "footage": footage, "validate_footage": p.validate_footage, "blur": p.blur,
         "validate_clips": p.validate_clips, "encoder": p.encoder, "order": p.order,
         "deblurrer_model": deblurrer.model, "deblurrer_loss": deblurrer.loss,
-        "deblurrer_training": deblurrer.training, "evaluate": p.evaluate, "register": p.register}
+        "deblurrer_training": deblurrer.training, "deblurrer_scale": deblurrer.scale,
+        "evaluate": p.evaluate, "register": p.register}
     groups = {name: json.dumps(asdict(value), sort_keys=True) for name, value in whole.items()}
     return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
             "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,
@@ -66,7 +67,8 @@ def training_pipeline(build: Build) -> GraphComponent:
             order: str = DEFAULT["order"], objectives: list = DEFAULT["objectives"],
             deblurrer_objective: str = DEFAULT["deblurrer_objective"],
             deblurrer_model: str = DEFAULT["deblurrer_model"], deblurrer_loss: str = DEFAULT["deblurrer_loss"],
-            deblurrer_training: str = DEFAULT["deblurrer_training"], evaluate: str = DEFAULT["evaluate"],
+            deblurrer_training: str = DEFAULT["deblurrer_training"],
+            deblurrer_scale: str = DEFAULT["deblurrer_scale"], evaluate: str = DEFAULT["evaluate"],
             register: str = DEFAULT["register"], register_name: str = DEFAULT["register_name"],
             registration: bool = DEFAULT["registration"], store: str = DEFAULT["store"],
             tracking_folder: str = DEFAULT["tracking_folder"]) -> None:
@@ -91,7 +93,8 @@ def training_pipeline(build: Build) -> GraphComponent:
                     clips=clips.outputs["clips"], orders=orders.outputs["orders"],
                     encoder=order_model.outputs["model"], objective=objective, seed=seed,
                     deblurrer_model=deblurrer_model, deblurrer_loss=deblurrer_loss,
-                    deblurrer_training=deblurrer_training, **place), "train-deblurrer", build)
+                    deblurrer_training=deblurrer_training, deblurrer_scale=deblurrer_scale, **place),
+                    "train-deblurrer", build)
             figures = apply(evaluate_task(
                 clips=clips.outputs["clips"], orders=orders.outputs["orders"],
                 encoder_metrics=order_model.outputs["metrics"], models=dsl.Collected(deblurrer.outputs["model"]),

@@ -21,6 +21,7 @@ from hypercut_core.errors import BadParameters, ClusterError, HypercutError
 
 # how gloo and NCCL say it; torch has one class (or none) for both
 WAITED = ("timed out", "timeout", "timedout")
+DEATHS = {"RayActorError", "WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError"}
 BROKEN = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "socket closed",
           "remote process exited", "connection was likely closed")
 
@@ -95,8 +96,7 @@ def _cause(error: BaseException) -> BaseException:
 
 def _died(error: BaseException) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"RayActorError", "ActorDiedError", "WorkerCrashedError", "NodeDiedError", "ActorUnavailableError"}
-                or (type(error).__module__.startswith("ray.") and "OutOfMemoryError" in names))
+    return bool(names & DEATHS) or (type(error).__module__.startswith("ray.") and "OutOfMemoryError" in names)
 
 
 def _waited(error: BaseException) -> bool:

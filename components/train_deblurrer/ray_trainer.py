@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
+import os
+import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
-from components.train_deblurrer.task import DeblurrerTask, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
 from components.train_deblurrer.versions import check_versions, versions
 from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
+from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
-from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.progress import Progress, say
+from hypercut_core.training.checkpoint_folder import newest_name
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.world import World
-
-WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,14 @@ class Order:
     checkpoints: str  # folder or s3:// prefix
     versions: Mapping[str, str]  # of the driver
     watch: WatchMaker | None  # opened in the first worker only
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What comes back from the first worker."""
+
+    model: bytes  # of a model file
+    said: tuple[str, ...]  # what went wrong and was survived
 
 
 def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, work: Path,
@@ -65,19 +76,17 @@ def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, wo
         _warn_of_local_checkpoints(ray, checkpoints)
         while True:
             _wait_for_room(ray, scale)
-            failure = _attempt(ray, order, work)
-            if not isinstance(failure, HypercutError):
-                return failure
+            with _progress(order):
+                outcome = _attempt(ray, order, work)
+            if isinstance(outcome, Trained):
+                return _received(outcome)
+            failure = outcome
             left = budgets.spend(failure)
             say(f"{' '.join(failure.what.split())}: going on from the last checkpoint ({left} more such failures are"
                 " made up for)")
 
 
-def say(line: str) -> None:
-    print(f"hypercut: {line}", file=sys.stderr, flush=True)
-
-
-def _attempt(ray: Any, order: Order, work: Path) -> EvenOddDeblurrer | HypercutError:
+def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
     """One group of workers, to the end or to its first failure.
 
     Raises:
@@ -110,11 +119,11 @@ def _attempt(ray: Any, order: Order, work: Path) -> EvenOddDeblurrer | HypercutE
         if failure is None:
             raise
         return failure
-    model: EvenOddDeblurrer = result.return_value
-    return model
+    trained: Trained = result.return_value
+    return trained
 
 
-def _work(config: dict[str, Any]) -> EvenOddDeblurrer | None:
+def _work(config: dict[str, Any]) -> Trained | None:
     """What each worker does; the first returns the model."""
     import ray
     import torch
@@ -129,21 +138,58 @@ def _work(config: dict[str, Any]) -> EvenOddDeblurrer | None:
     device = str(get_device()) if order.scale.gpus_per_worker else "cpu"
     task = replace(order.task, settings=replace(settings, training=replace(settings.training, device=device)))
     watching = order.watch() if order.watch is not None and world.first else contextlib.nullcontext()
+    said: list[str] = []
     with watching as watch:
         model = task.train(Path(), Execution(
             world, order.scale.micro_batch, open_checkpoints(order.checkpoints), order.scale.keep, watch,
-            order.scale.watch_seconds))
-    return model if world.first else None
+            order.scale.watch_seconds, said.append))
+    return _packed(model, said) if world.first else None
+
+
+def _packed(model: EvenOddDeblurrer, said: list[str]) -> Trained:
+    with tempfile.TemporaryDirectory() as folder:
+        save_deblurrer(Path(folder) / "model", model, {})
+        return Trained((Path(folder) / "model").read_bytes(), tuple(said))
+
+
+def _received(trained: Trained) -> EvenOddDeblurrer:
+    for line in trained.said:
+        say(line)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model").write_bytes(trained.model)
+        return load_deblurrer(Path(folder) / "model")
+
+
+@contextlib.contextmanager
+def _progress(order: Order) -> Iterator[None]:
+    """Show how far the newest checkpoint is: the one thing that all nodes can see."""
+    done, steps = threading.Event(), order.task.settings.training.steps
+
+    def look() -> None:
+        files = open_checkpoints(order.checkpoints)
+        with Progress(f"training {order.task.objective} on {order.scale.workers} workers, saved", steps) as progress:
+            while not done.wait(5):
+                with contextlib.suppress(HypercutError, OSError):
+                    newest = newest_name(files)
+                    if newest is not None and newest[0] != progress.done:
+                        progress.advance(newest[0] - progress.done, f"loss {newest[1]:.4f}")
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[Any]:
     """Ray, connected: to RAY_ADDRESS, to the cluster of this machine, or to one that is started now."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
-        with contextlib.suppress(AttributeError):
-            logging.getLogger("ray").setLevel(logging.WARNING)
         import ray
-        import ray.train.torch  # noqa: F401
+        import ray.train.torch
         import ray.util
     except ImportError as error:
         raise MissingExtra("ray", "ray") from error
@@ -160,7 +206,8 @@ def _cluster() -> Iterator[Any]:
 def _connect(ray: Any) -> None:
     """Raises ClusterError: there is an address and nobody there, or a cluster of other versions."""
     try:
-        ray.init(logging_level=logging.WARNING, log_to_driver=True, configure_logging=True)
+        # what workers and Ray's own processes print stays in the logs of the nodes (/tmp/ray)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         first = (str(error).strip().splitlines() or ["no answer"])[0][:300]
         raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from components.train_deblurrer.task import DeblurrerTask, checkpoint_place, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
 from hypercut_core.deblurring.training import DeblurrerTraining
-from hypercut_core.errors import BadParameters
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
 from hypercut_core.training.checkpoint_folder import forget_checkpoints
-from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig, forget
 from hypercut_core.training.world import World
-
-WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +46,10 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
     """
     check_scale(config.scale, config.training)
     clips = open_clips(store)
+    if config.scale.launcher == "rayjob":
+        from components.train_deblurrer.ray_job_launch import train_by_ray_job
+
+        return train_by_ray_job(store, clips.sha256, orders, encoder, config, objective, out, metrics, seed, work)
     folder = work / f"train-deblurrer-{objective}"
     settings = DeblurrerTraining(config.model, config.loss, config.training)
     task = DeblurrerTask(str(store) if "://" in str(store) else str(Path(store).resolve()), objective, settings, seed,
@@ -72,8 +72,6 @@ def _trained(task: DeblurrerTask, scale: ScaleConfig, place: str, folder: Path,
         from components.train_deblurrer.ray_trainer import train_with_ray
 
         return train_with_ray(task, scale, place, folder / "ray", watch)
-    if scale.launcher == "rayjob":
-        raise BadParameters("this launcher is not there yet", where="deblurrer.scale.launcher", remedy="use ray")
     with contextlib.nullcontext() if watch is None else watch() as told:
         return task.train(folder, Execution(World(), scale.micro_batch, open_checkpoints(place), scale.keep, told,
                                             scale.watch_seconds))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.files import FileStore, LocalFiles
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
-from hypercut_core.training.execution import Execution
+from hypercut_core.training.execution import Execution, Watch
+
+WatchMaker = Callable[[], AbstractContextManager[Watch | None]]  # opened by the process that watches; picklable
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """One phrase for each that differs, such as "torch 2.9.1 instead of 2.13.0"; what is not wanted is not looked at."""
+    """One phrase for each that differs, such as "torch 2.9.1 instead of 2.13.0"."""
     return [f"{name} {found.get(name) or 'missing'} instead of {value}" for name, value in wanted.items()
             if found.get(name) != value]
 

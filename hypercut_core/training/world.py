@@ -8,6 +8,7 @@ process, and nothing is exchanged.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,9 @@ class World:
         """
         if self.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # of 1x1 convolutions in channels-last: two orders of strides that are the same memory
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
     def apart(self, module: nn.Module, apart: bool = True) -> contextlib.AbstractContextManager[None]:
         """Gradients of backward passes inside add up here, and travel with the next one outside."""

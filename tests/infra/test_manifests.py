@@ -190,7 +190,9 @@ def test_rights_are_named_one_by_one_and_few() -> None:
                 assert rule["verbs"] == ["get"]
                 assert rule["resourceNames"]
     assert roles["hypercut-rayjob-launcher"]["rules"] == [
-        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "watch", "patch", "delete"]}]
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"],
+         "verbs": ["create", "get", "list", "watch", "patch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
     holders = {subject["name"] for binding in names(DOCUMENTS, "RoleBinding").values()
                for subject in binding["subjects"]}
     for name, account in names(DOCUMENTS, "ServiceAccount").items():

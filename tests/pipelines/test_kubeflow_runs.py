@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from self_signed import authority
 
 from hypercut_core.errors import Interrupted, PipelineServerError
 from pipelines.kubeflow_api import Address, NoAnswer, Refused, Server
@@ -341,32 +341,6 @@ def test_an_interrupt_says_what_was_started(double: KubeflowDouble, job: Job, op
 
 
 # -- encryption --
-
-
-def authority(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate that signs itself for 127.0.0.1, and a context that shows it."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-            .serial_number(1).not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(key, hashes.SHA256()))
-    certificate, private = folder / "ca.pem", folder / "key.pem"
-    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                          serialization.NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, private)
-    return certificate, context
 
 
 def test_a_certificate_of_an_unknown_authority(double: KubeflowDouble, job: Job, tmp_path: Path) -> None:

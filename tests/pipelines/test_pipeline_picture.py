@@ -13,7 +13,7 @@ from source_imports import ROOT
 
 from hypercut_core.errors import BadPipeline
 from pipelines.package_graph import tasks
-from pipelines.pipeline_picture import draw, picture
+from pipelines.pipeline_picture import PLUMBING, draw, picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -35,7 +35,7 @@ def test_every_task_with_its_parameters_is_in_it() -> None:
     shown = words(picture(spec, platform))
     for task in tasks(spec):
         assert shown.count(task.name) == 1
-        for parameter in task.parameters - {"store", "tracking_folder", task.loop}:
+        for parameter in task.parameters - PLUMBING - {task.loop}:
             assert any(parameter in line.split(", ") for line in shown)
     assert any("1 GPU" in line for line in shown)
     assert "once for each of the objectives, side by side" in shown

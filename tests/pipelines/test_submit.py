@@ -266,3 +266,45 @@ def test_data_of_another_repository_and_of_a_bucket(here: Path) -> None:
     with pytest.raises(StorageError, match="credential helper") as caught:
         with_data(videos(), "git+https://me:hunter2@git.example/clips.git@v1")
     assert "hunter2" not in str(caught.value)
+
+
+# -- trainings in RayJobs --
+
+RAYJOB = ("--set", "deblurrer.scale.launcher=rayjob", "--set", "deblurrer.scale.workers=16",
+          "--set", "deblurrer.scale.gpus_per_worker=1", "--set", "deblurrer.training.batch=32")
+
+
+def test_a_dry_run_counts_the_gpus_of_the_rayjobs(submit: SubmitMain) -> None:
+    code, out, _ = submit("--image", IMAGE, "--dry-run", *RAYJOB,
+                          "--set", "objectives=[hypercut_targets, sequence_min]")
+    assert code == 0
+    assert "GPUs: 34 if all tasks ran at once" in out  # and one each for train-encoder and evaluate
+    assert "of the GPUs, 32 are those of RayJobs, which their tasks launch" in out
+    [row] = [line.split() for line in out.splitlines() if line.startswith("train-deblurrer [hypercut_targets]")]
+    assert row[2:5] == ["1", "4Gi", "16"]
+
+
+def test_packages_for_rayjobs_and_for_trainings_in_the_step_are_told_apart(
+        double: KubeflowDouble, submit: SubmitMain, compiled: str, tmp_path: Path) -> None:
+    from pipelines.compile import compile_pipeline
+
+    code, _, err = submit("--package", compiled, "--dry-run", *RAYJOB)
+    assert code == 2
+    assert "keeps a GPU for train-deblurrer" in err
+    assert "--rayjob" in err
+    compile_pipeline(IMAGE, tmp_path / "rayjob.yaml", rayjob=True)
+    code, _, err = submit("--package", str(tmp_path / "rayjob.yaml"), "--dry-run")
+    assert code == 2
+    assert "compiled for trainings in RayJobs" in err
+    assert submit("--package", str(tmp_path / "rayjob.yaml"), "--no-wait", *RAYJOB)[0] == 0
+    given = double.runs[0]["runtime_config"]["parameters"]["deblurrer_scale"]
+    assert '"launcher": "rayjob"' in given
+    assert '"workers": 16' in given
+
+
+def test_more_workers_than_clips_are_refused_before_anything_is_uploaded(double: KubeflowDouble,
+                                                                        submit: SubmitMain) -> None:
+    code, _, err = submit("--image", IMAGE, *RAYJOB[:4])
+    assert code == 2
+    assert "16 workers cannot share batches of 8 clips" in err
+    assert double.calls == []

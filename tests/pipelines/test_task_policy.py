@@ -52,6 +52,20 @@ def test_trainings_and_evaluation_get_gpus_and_a_cluster_without_can_do_without(
     assert "nvidia" not in text
 
 
+def test_a_training_that_only_launches_a_rayjob_needs_no_gpu_and_all_else_is_the_same() -> None:
+    spec, platform = compiled(rayjob=True)
+    asked = container(spec, "train-deblurrer")["resources"]
+    assert "accelerator" not in asked
+    assert (asked["resourceCpuLimit"], asked["resourceMemoryLimit"]) == ("1", "4Gi")
+    pod, usual = kubernetes(spec, platform, "train-deblurrer"), kubernetes(SPEC, PLATFORM, "train-deblurrer")
+    assert not {"nodeSelector", "tolerations"} & set(pod)
+    assert pod["pvcMount"] == usual["pvcMount"]
+    assert pod["activeDeadlineSeconds"] == usual["activeDeadlineSeconds"]
+    for name in set(NAMES) - {"train-deblurrer"}:
+        assert container(spec, name) == container(SPEC, name)
+        assert kubernetes(spec, platform, name) == kubernetes(SPEC, PLATFORM, name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_retries_and_time_limits(name: str) -> None:
     policy = POLICIES[name]

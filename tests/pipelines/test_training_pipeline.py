@@ -19,7 +19,7 @@ from pipelines.package_graph import Task, tasks
 from pipelines.training_pipeline import arguments, training_pipeline
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-PLUMBING = {"store", "tracking_folder", "registration"}  # where a run happens and how far it goes, not what it does
+PLUMBING = {"store", "tracking_folder", "registration", "deblurrer_scale"}  # where and how far, not what
 GRAPH = {task.name: task for task in tasks(compiled()[0])}
 
 
@@ -89,11 +89,12 @@ def test_every_parameter_of_the_pipeline_is_used() -> None:
 def test_arguments_say_everything_that_the_parameters_say() -> None:
     """Nothing is lost on the way: the groups of a recipe with unusual values, put together again."""
     odd = load(ROOT / "params.yaml", "paper", ["seed=7", "frames=5", "evaluate.films=3", "register.name=other",
-                                               "deblurrer.training.rate=1.25e-05", "deblurrer.loss.alpha=0.125"])
+                                               "deblurrer.training.rate=1.25e-05", "deblurrer.loss.alpha=0.125",
+                                               "deblurrer.scale.launcher=rayjob", "deblurrer.scale.workers=4"])
     given = json.loads(json.dumps(arguments(odd)))
     groups = {name: json.loads(value) for name, value in given.items()
               if isinstance(value, str) and value.startswith("{")}
-    deblurrer = {name: groups.pop(f"deblurrer_{name}") for name in ("model", "loss", "training")}
+    deblurrer = {name: groups.pop(f"deblurrer_{name}") for name in ("model", "loss", "training", "scale")}
     values = {**groups, "deblurrer": {"objective": given["deblurrer_objective"], **deblurrer},
               **{name: given[name] for name in ("seed", "frames", "objectives")}}
     assert build(Parameters, values, "test") == odd
