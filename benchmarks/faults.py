@@ -81,11 +81,11 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def table(result: dict[str, Any]) -> str:
     lines = ["# Faults", "",
-             "Survived: the work went on by itself to the result of an undisturbed run, to the last bit for storage. The "
-             "other tries ended with one clear error that names its remedy, and went on to that same result when that was "
-             "done and the command run again. Lost steps: steps that were computed twice, the most of all tries. "
-             "Recovery: seconds from the end of the fault (or the new start) to the next finished step, the most of all "
-             "tries; none where it ended with an error, or nothing had to recover.", "",
+             "Survived: the work went on by itself to the result of an undisturbed run, to the last bit for storage. "
+             "The other tries ended with one clear error that names its remedy, and went on to that same result when "
+             "that was done and the command run again. Lost steps: steps that were computed twice, the most of all "
+             "tries. Recovery: seconds from the end of the fault (or the new start) to the next finished step, the "
+             "most of all tries; none where it ended with an error, or nothing had to recover.", "",
              "Command: `.venv/bin/python -m benchmarks.faults`", ""]
     for group, rows in result["groups"].items():
         lines += [f"## {group}", "", "| fault | tries | survived | lost steps | recovery, s |", "|---|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""The folder that all containers of a pipeline share: a volume's mount, or a folder of this machine.
+"""What all containers of a pipeline share: a volume's mount, a folder of this machine, or s3://bucket/prefix.
 
     <store>/footage/<sha256>.json    footage manifests, named by content
     <store>/clips/<sha256>/          clip stores, named by content
@@ -6,7 +6,8 @@
 
 Content names let concurrent runs share what is the same and never mix what is not. A run is known by the part
 of its artifacts' addresses that all its tasks have in common: passing a run id to a step would make it part
-of Kubeflow's cache key, and no step would ever be found there.
+of Kubeflow's cache key, and no step would ever be found there. How a store on S3 is worked on:
+`store_mirror.py`.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components import storage
+from components.clip_stores import open_clips
 from components.schema import build
+from components.store_mirror import RunState, mirror, origin
 from hypercut_core.errors import BadClipStore, HypercutError, StorageError
 from hypercut_core.files import file_sha256, read_json, write_json
 
@@ -43,8 +47,21 @@ class RunFolder:
 
     @property
     def work(self) -> Path:
-        """Checkpoints and downloads; a step that is tried again goes on from there."""
+        """Checkpoints and downloads; a step that is tried again goes on from there, if the store is a folder."""
         return self.path / "work"
+
+    @property
+    def state(self) -> RunState:
+        """The run's small files, between here and a store on S3."""
+        return RunState(self.store, f"runs/{self.name}")
+
+    def with_checkpoints(self, config: Config) -> Config:
+        """A training's settings; with a store on S3, its checkpoints lie there unless they are said to elsewhere."""
+        scale = config.scale  # type: ignore[attr-defined]
+        if scale.checkpoints or not origin(self.store):
+            return config
+        there = f"{origin(self.store)}/runs/{self.name}/work"
+        return replace(config, scale=replace(scale, checkpoints=there))  # type: ignore[type-var]
 
     @property
     def unfinished(self) -> Path:
@@ -99,28 +116,35 @@ def running(step: str, store: str, uri: str, part: str = "") -> Iterator[RunFold
         part: tells tasks of the same step apart, such as the objective.
     """
     run = RunFolder(open_store(store), run_name(uri, step))
-    task = f"{step}-{part}" if part else step
+    task, state = f"{step}-{part}" if part else step, run.state
+    state.pull()
     run.note(task, RUNNING)
+    state.push()
     try:
         yield run
     except HypercutError as error:
         run.note(task, FAILED, str(error))
+        state.push()
         raise SystemExit(f"hypercut: {' '.join(str(error).split())}") from None
     except BaseException as error:
         run.note(task, FAILED, f"{type(error).__name__}: {error}"[:2000], expected=False)
+        state.push()
         raise
     run.note(task, DONE)
+    state.push()
 
 
 def open_store(store: str) -> Path:
-    """The store's folder, made if need be.
+    """The store's folder, made if need be; for a store on S3 the folder in which this step works on it.
 
     Raises:
-        StorageError: it is on S3, which clip stores cannot be read from yet, or it cannot be made.
+        StorageError: it is neither a folder nor on S3, or cannot be used.
     """
+    if storage.is_remote(store):
+        return mirror(store)
     if "://" in store:
-        raise StorageError("the store must be a folder that all containers share; clips cannot be read from S3 "
-                           "yet", where=store, remedy="give the mount path of a ReadWriteMany volume")
+        raise StorageError("the store is neither a folder nor on S3", where=store,
+                           remedy="give the mount path of a volume, or s3://bucket/prefix")
     if not store.startswith("/"):
         raise StorageError("the store must be an absolute path", where=store or "store",
                            remedy="give the mount path of the volume, such as /mnt/hypercut")
@@ -158,11 +182,17 @@ def publish_manifest(made: Path, store: Path) -> str:
     partial = target.with_name(f".{digest}.partial-{time.time_ns()}")
     shutil.copyfile(made, partial)
     partial.replace(target)
+    if origin(store):
+        storage.upload(target, f"{origin(store)}/footage/{digest}.json")
     return digest
 
 
 def manifest_file(store: Path, digest: str) -> Path:
-    return store / "footage" / f"{digest}.json"
+    """The file of a manifest; fetched from a store on S3."""
+    file = store / "footage" / f"{digest}.json"
+    if origin(store) and not file.exists():
+        storage.download(f"{origin(store)}/footage/{digest}.json", file)
+    return file
 
 
 def publish_clips(made: Path, store: Path) -> dict[str, Any]:
@@ -171,11 +201,13 @@ def publish_clips(made: Path, store: Path) -> dict[str, Any]:
     Returns:
         The reference that travels between the steps: {"path", "sha256", "clips", "frames"}.
     """
-    from hypercut_core.clips.store import ClipStore
-
-    clips = ClipStore(made)
+    clips = open_clips(made)
     relative = f"clips/{clips.sha256}"
     target = store / relative
+    if origin(store):
+        storage.upload_clips(made, f"{origin(store)}/{relative}")
+        shutil.rmtree(made, ignore_errors=True)
+        return {"path": relative, "sha256": clips.sha256, "clips": len(clips), "frames": clips.frames}
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         with contextlib.suppress(OSError):  # another run may have been quicker
@@ -185,25 +217,24 @@ def publish_clips(made: Path, store: Path) -> dict[str, Any]:
     return {"path": relative, "sha256": clips.sha256, "clips": len(clips), "frames": clips.frames}
 
 
-def clips_folder(reference: str | Path, store: Path) -> Path:
-    """The clip store that a reference names.
+def clips_folder(reference: str | Path, store: Path) -> str | Path:
+    """The clip store that a reference names: a folder, or its URI.
 
     Raises:
         BadClipStore: it is gone, or holds other clips by now.
     """
     found = read_json(reference)
-    folder = store / str(found["path"])
+    there = origin(store)
+    folder = f"{there}/{found['path']}" if there else store / str(found["path"])
     _same_clips(folder, str(found["sha256"]))
     return folder
 
 
-def _same_clips(folder: Path, digest: str) -> None:
-    from hypercut_core.clips.store import ClipStore
-
+def _same_clips(folder: str | Path, digest: str) -> None:
     again = "remove it and run the pipeline again without the cache"
-    if not folder.is_dir():
+    if not storage.exists(folder):
         raise BadClipStore("the clip store that this run refers to is gone", where=folder, remedy=again)
-    if ClipStore(folder).sha256 != digest:
+    if open_clips(folder).sha256 != digest:
         raise BadClipStore("the clip store holds other clips than its name says", where=folder, remedy=again)
 
 

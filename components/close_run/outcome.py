@@ -58,6 +58,7 @@ def close_run(state: str, message: str, register: str, store: str, tracking_fold
     from components.tracked_steps import close_parent
 
     run = RunFolder(open_store(store), run_name(uri, "close-run"))
+    run.state.pull()
     found = outcome(run, state, message)
     trouble = ""
     try:
@@ -79,6 +80,7 @@ def clean_up(run: RunFolder, found: Outcome) -> None:
     shutil.rmtree(run.unfinished, ignore_errors=True)
     if not found.failed:
         shutil.rmtree(run.path, ignore_errors=True)
+        run.state.remove()
     oldest = time.time() - KEPT_DAYS * 24 * 3600
     for folder in run.path.parent.glob("*"):
         notes = [file.stat().st_mtime for file in folder.glob("steps/*.json")]

@@ -18,8 +18,8 @@ def train_deblurrer(clips: Input[Dataset], orders: Input[Dataset], encoder: Inpu
     settings = (f'{{"kind": "{deblurrer_kind}", "model": {deblurrer_model}, "peers": {deblurrer_peers}, '
                 f'"loss": {deblurrer_loss}, "training": {deblurrer_training}, "scale": {deblurrer_scale}}}')
     with running("train-deblurrer", store, model.uri, objective) as run:
-        train_deblurrer(clips_folder(clips.path, run.store), Path(orders.path), Path(encoder.path),
-                                  group(TrainDeblurrerConfig, settings), objective, Path(model.path),
-                                  Path(metrics.path), seed, run.work)
+        config = run.with_checkpoints(group(TrainDeblurrerConfig, settings))
+        train_deblurrer(clips_folder(clips.path, run.store), Path(orders.path), Path(encoder.path), config, objective,
+                                  Path(model.path), Path(metrics.path), seed, run.work)
         model.metadata.update(objective=objective, clips=clips.metadata["sha256"])
         metrics.metadata.update(run.keep(f"train-deblurrer-{objective}", metrics.path), objective=objective)

@@ -81,7 +81,7 @@ def test_any_other_error_is_noted_and_goes_on(tmp_path: Path) -> None:
     assert note["what"] == "ZeroDivisionError: division by zero"
 
 
-@pytest.mark.parametrize(("store", "message"), [("s3://bucket/store", "cannot be read from S3 yet"),
+@pytest.mark.parametrize(("store", "message"), [("gs://bucket/store", "neither a folder nor on S3"),
                                                 ("relative", "absolute path"), ("", "absolute path"),
                                                 ("/proc/hypercut", "cannot be used")])
 def test_a_store_that_cannot_be_shared_is_refused(store: str, message: str) -> None:
