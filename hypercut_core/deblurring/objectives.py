@@ -11,6 +11,9 @@ hypercut            order_invariant + alpha * sum_k softplus(u_k(prediction)) (P
 hypercut_targets    D in the direction that the order table gives
 rule_targets        D in the direction in which the mean motion is to the right: the control
 ==================  ============================================================================
+
+With two axes (`axes.py`) the last three and `sequence_min` ask for D times a direction on the circle instead
+of D times +1 or -1: the nearest one, that of the order table, that of the mean motion.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hypercut_core.deblurring.axes import mixed_sequences, nearest_direction, rule_axes
 from hypercut_core.deblurring.parts import Parts, split_parts
 from hypercut_core.errors import BadParameters
 from hypercut_core.ordering.encoder import pair_scores
@@ -31,6 +35,7 @@ Objective = Literal["naive", "order_invariant", "sequence_min", "hypercut", "hyp
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 NEEDS_ENCODER = ("hypercut",)
 NEEDS_ORDERS = ("hypercut_targets",)
+DIRECTED = ("sequence_min", "hypercut_targets", "rule_targets")  # those that can have two axes
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,22 @@ def odd_error(name: str, predicted: Parts, true: Parts, direction: Tensor, confi
 
 
 def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
-                   encoder: nn.Module | None = None) -> Tensor:
+                   encoder: nn.Module | None = None, response: str = "srgb") -> Tensor:
     """Mean loss of a batch.
 
     Args:
-        predicted, sharp: (B, T, 3, H, W) in [0, 1].
-        direction: (B,) +1 keep / -1 reverse, from the order table; used by `hypercut_targets` alone.
+        predicted, sharp: (B, T, 3, H, W) in [0, 1]; `predicted` (B, 2, T, 3, H, W) with two axes.
+        direction: (B,) +1 keep / -1 reverse, from the order table, or (B, 2) along two axes; used by
+            `hypercut_targets` alone.
         encoder: the frozen HyperCUT encoder; used by `hypercut` alone.
+        response: the curve in which the sequences re-blur; two axes need it.
 
     Raises:
         BadParameters: unknown objective, or what it needs is missing.
     """
     check_objective(name)
+    if predicted.ndim == 6:
+        return _axes_loss(name, predicted, sharp, direction, config, response)
     mine, true = split_parts(predicted), split_parts(sharp)
     count = sharp.shape[1]
     half = count // 2
@@ -84,9 +93,7 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
     if name == "rule_targets":
         direction = rule_direction(sharp)
     elif name == "hypercut_targets":
-        if bool((direction == 0).any()):
-            raise BadParameters("the objective 'hypercut_targets' needs an order for every clip",
-                                remedy="run 'hypercut assign-order' first")
+        _check_known(direction)
     else:
         direction = torch.ones_like(direction)
     # |x + x'| of values in [0, 1] is x + x': the order-invariant loss supervises it as the others do
@@ -99,6 +106,32 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
                                 remedy="run 'hypercut train-encoder' first")
         loss = loss + config.alpha * F.softplus(pair_scores(encoder, predicted)).sum(1)
     return loss.mean()
+
+
+def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
+               response: str) -> Tensor:
+    """The same errors, over all axes of a clip together, against the sequences that its direction asks for."""
+    if name == "hypercut_targets":
+        _check_known(direction.abs().sum(1))
+    elif name == "sequence_min":
+        direction = nearest_direction(predicted, sharp, response)
+    elif name == "rule_targets":
+        direction = rule_axes(sharp)
+    else:
+        raise BadParameters(f"the objective '{name}' has no direction and so no second axis",
+                            where="deblurrer.model.axes", remedy=f"choose one of {', '.join(DIRECTED)}")
+    wanted = mixed_sequences(sharp, direction, response)
+    mine, true = (Parts(*(part.unflatten(0, wanted.shape[:2]) for part in split_parts(x.flatten(0, 1))))
+                  for x in (predicted, wanted))
+    half = sharp.shape[1] // 2
+    middle, even, odd = (clip_error(a - b, config) for a, b in zip(mine, true, strict=True))
+    return ((middle + half * (even + odd)) / sharp.shape[1]).mean()
+
+
+def _check_known(direction: Tensor) -> None:
+    if bool((direction == 0).any()):
+        raise BadParameters("the objective 'hypercut_targets' needs an order for every clip",
+                            remedy="run 'hypercut assign-order' first")
 
 
 def check_objective(name: str) -> None:

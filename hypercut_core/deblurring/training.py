@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hypercut_core.clips.dataset import Batch, ClipBatches
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
-from hypercut_core.deblurring.objectives import LossConfig, check_objective, objective_loss
+from hypercut_core.deblurring.objectives import DIRECTED, LossConfig, check_objective, objective_loss
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
@@ -40,10 +40,12 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     training = settings.training
     device = pick_device(training.device)
     torch.manual_seed(seed)
-    model = EvenOddDeblurrer(settings.model, store.frames)
+    shape = settings.model if objective in DIRECTED else replace(settings.model, axes=1)
+    model = EvenOddDeblurrer(shape, store.frames)
     directions = None
     if objective == "hypercut_targets" and orders is not None:
-        directions = orders.for_clips(store, store.indices("train"))
+        known = orders.for_clips if shape.axes == 1 else orders.axes_for_clips
+        directions = known(store, store.indices("train"))
     batches = ClipBatches(store, "train", training.batch, training.crop, seed, training.augmentation,
                           directions, device, training.cache_mb * 2**20)
     judge = encoder.to(device) if encoder is not None and objective == "hypercut" else None
@@ -51,10 +53,10 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
         predicted = module(batch.blurry.contiguous(memory_format=layout))
-        return objective_loss(objective, predicted, batch.sharp, batch.direction, settings.loss, judge)
+        return objective_loss(objective, predicted, batch.sharp, batch.direction, settings.loss, judge, shape.response)
 
     identity: dict[str, Any] = {"step": "train-deblurrer", "data": store.sha256, "seed": seed,
-                                "objective": objective, "model": asdict(settings.model),
+                                "objective": objective, "model": asdict(shape),
                                 "loss": asdict(settings.loss)}
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
