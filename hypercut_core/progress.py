@@ -18,16 +18,17 @@ class Progress:
         label: what is being done.
         total: number of steps, if known.
         every: seconds between two plain lines when standard error is no terminal.
+        shown: False counts and says nothing.
     """
 
-    def __init__(self, label: str, total: int | None = None, every: float = 10.0):
-        self.label, self.total, self.every = label, total, every
+    def __init__(self, label: str, total: int | None = None, every: float = 10.0, shown: bool = True):
+        self.label, self.total, self.every, self.shown = label, total, every, shown
         self.done = 0
         self._bar: Any = None
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if self.shown and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -45,7 +46,7 @@ class Progress:
             self._bar.update(self._task, completed=self.done, note=note)
             return
         now = time.monotonic()
-        if now - self._last >= self.every:
+        if self.shown and now - self._last >= self.every:
             self._last = now
             of = f"/{self.total}" if self.total else ""
             print(f"{self.label}: {self.done}{of} after {now - self._start:.0f} s {note}".rstrip(),

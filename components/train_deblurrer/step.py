@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.train_deblurrer.scale import ScaleConfig, check_scale
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import save_deblurrer
@@ -25,6 +26,7 @@ class TrainDeblurrerConfig:
     model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    scale: ScaleConfig = field(default_factory=ScaleConfig)
 
 
 def train_deblurrer(store: Path, orders: Path, encoder: Path, config: TrainDeblurrerConfig, objective: str,
@@ -33,6 +35,7 @@ def train_deblurrer(store: Path, orders: Path, encoder: Path, config: TrainDeblu
 
     A killed run goes on where it was.
     """
+    check_scale(config.scale, config.training)
     clips = ClipStore(store)
     folder = work / f"train-deblurrer-{objective}"
     settings = DeblurrerTraining(config.model, config.loss, config.training)

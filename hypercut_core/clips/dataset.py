@@ -34,6 +34,7 @@ class Batch:
     direction: Tensor  # float32 [B]: +1 the order table would keep this sequence, -1 reverse it, 0 unknown;
     #                    [B, 2] where `directions` are given along two axes
     clips: np.ndarray  # int64 [B], the store's indices
+    places: np.ndarray  # int64 [B], where each clip stands in the batch of all workers
 
 
 def sample_indices(n: int, batch: int, seed: int, step: int) -> np.ndarray:
@@ -56,6 +57,8 @@ def _epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 class ClipBatches:
     """Augmented batches of one split; `batches(step)` depends on seed and step alone.
+
+    `batches(step, places)` reads the clips at some places of the same batch: parts put together are the whole.
 
     Args:
         store: the clips.
@@ -87,23 +90,25 @@ class ClipBatches:
         self._cache: dict[int, np.ndarray] = {}
         self._room = cache_bytes
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int, places: range | None = None) -> Batch:
+        part = np.arange(self.batch) if places is None else np.array(places, dtype=np.int64)
         at = sample_indices(len(self.clips), self.batch, self.seed, step)
         rng = np.random.default_rng([self.seed, 2, step])
         height, width = (self.crop, self.crop) if self.crop else self.sizes[0].tolist()
         corners = rng.integers(0, self.sizes[at] - (height, width) + 1)
         codes = self._codes(rng, square=height == width)
         backward = rng.integers(0, 2, self.batch) * self.augmentation.time_reversal
-        pixels = np.empty((self.batch, self.store.frames + 1, 3, height, width), np.uint8)
+        at, corners, codes, backward = at[part], corners[part], codes[part], backward[part]  # drawn for all
+        pixels = np.empty((len(part), self.store.frames + 1, 3, height, width), np.uint8)
         for k, position in enumerate(at):
             top, left = corners[k].tolist()
             clip = self._read(int(self.clips[position]), top, left, height, width)
             _place(clip, int(codes[k]), bool(backward[k]), pixels[k])
-        known = np.zeros(self.batch) if self.directions is None else self.directions[at, codes]
+        known = np.zeros(len(part)) if self.directions is None else self.directions[at, codes]
         turned = 1 - 2 * backward.reshape(-1, *[1] * (known.ndim - 1))
         direction = torch.from_numpy((known * turned).astype(np.float32))
         values = torch.from_numpy(pixels).to(self.device).float().div_(255)
-        return Batch(values[:, 0], values[:, 1:], direction.to(self.device), self.clips[at])
+        return Batch(values[:, 0], values[:, 1:], direction.to(self.device), self.clips[at], part)
 
     def _codes(self, rng: np.random.Generator, square: bool) -> np.ndarray:
         drawn = rng.integers(0, DIHEDRAL, self.batch)

@@ -16,6 +16,7 @@ from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.objectives import DIRECTED, LossConfig, check_objective, objective_loss
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
 
 
@@ -29,12 +30,15 @@ class DeblurrerTraining:
 
 
 def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
-                  orders: OrderTable | None = None, encoder: Encoder | None = None) -> EvenOddDeblurrer:
-    """Train a deblurrer on the store's training clips, resuming from `work`.
+                  orders: OrderTable | None = None, encoder: Encoder | None = None,
+                  execution: Execution | None = None) -> EvenOddDeblurrer:
+    """Train a deblurrer on the store's training clips, resuming from its checkpoints.
 
     Args:
         orders: needed by the objective `hypercut_targets`.
         encoder: needed by the objective `hypercut`; stays frozen.
+        work: folder of the checkpoints, unless `execution` names another place.
+        execution: alone or as one of several processes, where the checkpoints lie, who watches.
     """
     check_objective(objective)
     training = settings.training
@@ -60,5 +64,6 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
                                 "loss": asdict(settings.loss)}
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
-    train(model, loss, batches, training, work, identity=identity, label=f"training {objective}")
+    train(model, loss, batches, training, work, identity=identity, label=f"training {objective}",
+          execution=execution)
     return model.cpu()

@@ -35,7 +35,7 @@ def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig
     patience = training.steps // 3
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
-        sharp = recolour_pairs(batch.sharp, seed, step) if recolour else batch.sharp
+        sharp = recolour_pairs(batch.sharp, seed, step, batch.places) if recolour else batch.sharp
         return hypercut_loss(*both_scores(module, sharp))
 
     def check(module: nn.Module, step: int) -> None:

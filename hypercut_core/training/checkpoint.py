@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,14 +23,40 @@ from hypercut_core.files import atomic_file
 
 INFO_KEY = "hypercut"
 FORMAT = 1
+CURE = "give a .safetensors file that 'hypercut train-deblurrer' or 'hypercut train-encoder' wrote"
 
 
 def save_tensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     """Write tensors and their JSON description; the same content gives the same bytes."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps({"format": FORMAT, **info}, sort_keys=True)
+    plain, metadata = _plain(tensors, info)
     with atomic_file(path) as partial:
-        save_file(plain, partial, metadata={INFO_KEY: header})
+        save_file(plain, partial, metadata=metadata)
+
+
+def pack(tensors: dict[str, Tensor], info: dict[str, Any]) -> bytes:
+    """What `save_tensors` writes, in memory."""
+    plain, metadata = _plain(tensors, info)
+    return save_bytes(plain, metadata=metadata)
+
+
+def unpack(data: bytes, where: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Inverse of `pack`.
+
+    Raises:
+        BadCheckpoint: the bytes are cut off, damaged or something else.
+    """
+    try:
+        tensors = load_bytes(data)  # checks that the header fits the rest
+        header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+        info = json.loads(header["__metadata__"][INFO_KEY])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadCheckpoint(f"the checkpoint is damaged or of another kind ({error})", where=where) from error
+    return tensors, _described(info, where)
+
+
+def _plain(tensors: dict[str, Tensor], info: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return plain, {INFO_KEY: json.dumps({"format": FORMAT, **info}, sort_keys=True)}
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -46,19 +74,22 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def _read(path: str | os.PathLike[str], with_tensors: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    cure = "give a .safetensors file that 'hypercut train-deblurrer' or 'hypercut train-encoder' wrote"
     if not Path(path).is_file():
-        raise BadCheckpoint("there is no such model file", where=path, remedy=cure)
+        raise BadCheckpoint("there is no such model file", where=path, remedy=CURE)
     try:
         with safe_open(path, framework="pt") as file:
             info = json.loads((file.metadata() or {}).get(INFO_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise BadCheckpoint(f"the model file is damaged or of another kind ({error})", where=path,
-                            remedy=cure) from error
+                            remedy=CURE) from error
+    return tensors, _described(info, path)
+
+
+def _described(info: Any, where: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise BadCheckpoint("the file holds no description of a Hypercut model", where=path, remedy=cure)
-    return tensors, info
+        raise BadCheckpoint("the file holds no description of a Hypercut model", where=where, remedy=CURE)
+    return info
 
 
 def save_model(path: str | os.PathLike[str], module: nn.Module, info: dict[str, Any]) -> None:

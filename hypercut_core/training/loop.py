@@ -5,6 +5,9 @@
 Everything depends on (seed, step) alone: the batch, the learning rate, the noise. A run that is killed and
 started again with the same settings goes on from its last checkpoint in `work` and ends with the same
 weights, to the last bit, as one that was never disturbed (same machine and number of threads).
+
+The same function trains alone or as one of N processes (`execution.world`): each reads its share of every
+batch and their gradients are summed, so that N changes nothing but the last digits.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from hypercut_core.clips.dataset import Augmentation, Batch
-from hypercut_core.errors import BadCheckpoint, BadParameters, TrainingCollapsed
+from hypercut_core.errors import BadParameters, TrainingCollapsed
+from hypercut_core.files import LocalFiles
 from hypercut_core.progress import Progress
-from hypercut_core.training.checkpoint import load_optimiser, optimiser_tensors, read_tensors, save_tensors
+from hypercut_core.training.checkpoint import load_optimiser, optimiser_tensors, unpack
+from hypercut_core.training.checkpoint_folder import CheckpointFolder
+from hypercut_core.training.execution import Execution, Picture, Watcher
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,11 @@ class TrainingConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1 ...
     threads: int = 1  # CPU threads; small models gain nothing from more, and figures depend on it; 0: all
 
+
+
 class Batches(Protocol):
-    def __call__(self, step: int) -> Batch: ...
+    def __call__(self, step: int, places: range) -> Batch:
+        """The clips at some places of batch `step`; nothing else of it is read."""
 
 
 Loss = Callable[[nn.Module, Batch, int], Tensor]
@@ -83,45 +92,56 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfig, work: Path, *,
-          identity: dict[str, Any], label: str = "training", check: Check | None = None) -> nn.Module:
-    """Train `module` and return it (with averaged weights if `config.ema` is set).
+          identity: dict[str, Any], label: str = "training", check: Check | None = None,
+          execution: Execution | None = None, picture: Picture | None = None) -> nn.Module:
+    """Train `module` and return it (with averaged weights if `config.ema` is set), in each process the same.
 
     Args:
-        work: folder for the checkpoint; left in place, call `forget` when the result is safe.
+        loss: of a batch or a part of one: a mean over its clips, or shares would not add up to the whole.
+        work: folder for the checkpoints, unless `execution` names another place; left in place, call `forget`
+            when the result is safe.
         identity: what makes this training this training (data hash, model, objective, seed). A checkpoint
             with another identity is not resumed.
         check: called every 50 steps and at the end; raises to stop a training that has failed.
+        picture: what `execution.watch` is shown.
 
     Raises:
         TrainingCollapsed: the loss is not finite, or `check` says so.
+        BadParameters: more processes than clips in a batch.
+        StorageError: the checkpoints' place cannot be used.
     """
     device = pick_device(config.device)
+    execution = execution or Execution()
+    if execution.world.size > config.batch:
+        raise BadParameters(f"{execution.world.size} processes cannot share batches of {config.batch} clips",
+                            where="training.batch", remedy="use fewer workers or larger batches")
     if config.threads:
         torch.set_num_threads(config.threads)
     module.to(device)
     if config.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Run(module, config, work, {**identity, "training": _identity(config)})
+    folder = CheckpointFolder(execution.checkpoints or LocalFiles(work), {**identity, "training": _identity(config)},
+                              execution.keep)
+    run = _Run(module, loss, config, execution, folder, device)
     start = run.resume()
     module.train()
-    saved = time.monotonic()
-    with Progress(label, config.steps) as progress:
+    watcher = Watcher(execution, picture, config.batch, start)
+    with Progress(label, config.steps, shown=execution.world.first) as progress:
         progress.advance(start)
         for step in range(start, config.steps):
-            value = run.step(loss, batches(step), step, device)
+            value = run.step(batches, step)
             progress.advance(note=f"loss {value:.4f}")
             last = step + 1 == config.steps
             if check is not None and (last or (step + 1) % 50 == 0):
                 check(module, step + 1)
-            if last or time.monotonic() - saved >= config.checkpoint_seconds:
-                run.save(step + 1)
-                saved = time.monotonic()
+            run.save_in_time(step + 1, last)
+            watcher.look(module, step + 1, value, learning_rate(config, step), last)
     run.take_average()
     return module.eval()
 
 
 def forget(work: Path) -> None:
-    """Remove the checkpoint of a finished training."""
+    """Remove the checkpoints of a finished training."""
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -130,51 +150,80 @@ def _identity(config: TrainingConfig) -> dict[str, Any]:
     return {key: value for key, value in asdict(config).items() if key not in ignored}
 
 
-class _Run:
-    """State of a training: module, optimiser, averaged weights, checkpoint."""
+class _Objective(nn.Module):
+    """A module and its loss as one, so that what shares the gradients sees one forward pass a backward pass."""
 
-    def __init__(self, module: nn.Module, config: TrainingConfig, work: Path, identity: dict[str, Any]):
-        self.module, self.config, self.identity = module, config, identity
-        self.file = work / "checkpoint.safetensors"
+    def __init__(self, module: nn.Module, loss: Loss):
+        super().__init__()
+        self.module, self.loss = module, loss
+
+    def forward(self, batch: Batch, step: int) -> Tensor:
+        return self.loss(self.module, batch, step)
+
+
+class _Run:
+    """State of a training: module, optimiser, averaged weights, checkpoints."""
+
+    def __init__(self, module: nn.Module, loss: Loss, config: TrainingConfig, execution: Execution,
+                 folder: CheckpointFolder, device: torch.device):
+        self.module, self.config, self.folder, self.device = module, config, folder, device
+        self.world = execution.world
+        self.parts = _parts(self.world.share(config.batch), execution.micro_batch)
         parameters = [p for p in module.parameters() if p.requires_grad]
         make: Callable[..., torch.optim.Optimizer] = (
             partial(torch.optim.AdamW, fused=True) if config.optimiser == "adamw" else torch.optim.Adamax)
         self.optimiser = make(parameters, lr=config.rate, weight_decay=config.weight_decay)
         self.average = {name: p.detach().clone() for name, p in module.named_parameters()} if config.ema else {}
+        self.objective = self.world.shared(_Objective(module, loss))
+        self.saved = time.monotonic()
+        self.losses: list[float] = []  # since the last checkpoint
 
-    def step(self, loss: Loss, batch: Batch, step: int, device: torch.device) -> float:
+    def step(self, batches: Batches, step: int) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.config, step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            value = loss(self.module, batch, step)
-        if not torch.isfinite(value):
-            raise TrainingCollapsed(f"the loss is {value.item()} at step {step}", where="training",
-                                    remedy="lower training.rate, or set training.clip_norm to 1")
         self.optimiser.zero_grad(set_to_none=True)
-        value.backward()
+        value = self._gradients(batches, step)
+        if not math.isfinite(value):  # of all processes: each of them stops here
+            raise TrainingCollapsed(f"the loss is {value} at step {step}", where="training",
+                                    remedy="lower training.rate, or set training.clip_norm to 1")
         if self.config.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
         self.optimiser.step()
         decay = min(self.config.ema, (step + 1) / (step + 10))  # young averages forget the start sooner
         for name, parameter in self.module.named_parameters() if self.average else ():
             self.average[name].lerp_(parameter.detach(), 1 - decay)
-        return float(value.detach())
+        self.losses.append(value)
+        return value
 
-    def save(self, step: int) -> None:
+    def _gradients(self, batches: Batches, step: int) -> float:
+        """Leave the gradients of the mean loss of the whole batch in the parameters; return that loss."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for place, part in enumerate(self.parts):
+            weight = len(part) / self.config.batch
+            with self.world.apart(self.objective, place + 1 < len(self.parts)):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                    value: Tensor = self.objective(batches(step, part), step)
+                (value * (weight * self.world.size)).backward()  # the processes' gradients are averaged
+            total += value.detach() * weight
+        return float(self.world.sum(total))
+
+    def save_in_time(self, step: int, last: bool) -> None:
+        """Only the first process writes; the others wait for it in their next step."""
+        if not self.world.first or not (last or time.monotonic() - self.saved >= self.config.checkpoint_seconds):
+            return
         tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         tensors |= optimiser_tensors(self.optimiser)
-        save_tensors(self.file, tensors, {"model": "checkpoint", "step": step, "identity": self.identity})
+        if self.folder.save(step, sum(self.losses) / len(self.losses), tensors, last):
+            self.losses = []
+        self.saved = time.monotonic()
 
     def resume(self) -> int:
-        if not self.file.exists():
+        """Take the newest checkpoint, which the first process reads for all; returns the step to go on with."""
+        data = self.world.from_first(self.folder.newest() if self.world.first else None, self.device)
+        if data is None:
             return 0
-        try:
-            tensors, info = read_tensors(self.file)
-        except BadCheckpoint:
-            return 0  # checkpoints are written whole; a damaged one is worth a fresh start, not a failure
-        if info.get("identity") != _through_json(self.identity):
-            return 0
+        tensors, info = unpack(data)
         own = {k.removeprefix("module."): v for k, v in tensors.items() if k.startswith("module.")}
         self.module.load_state_dict(own)
         load_optimiser(self.optimiser, tensors)
@@ -188,7 +237,6 @@ class _Run:
                 parameter.copy_(self.average[name])
 
 
-def _through_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))
+def _parts(share: range, most: int) -> list[range]:
+    size = most or len(share)
+    return [share[start:start + size] for start in range(0, len(share), size)]
