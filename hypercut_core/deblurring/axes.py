@@ -11,8 +11,8 @@ both continuous functions of the blurry image all round. D follows from them up 
 a blurry image can tell: the matrix <O_i, O_j> = |D|^2 (cos a, sin a)^T (cos a, sin a) has rank one, and with
 its leading eigenvector v, D = +- (v_1 O_1 + v_2 O_2) (`views.py` joins views and axes in one go).
 
-A sequence with the odd part c D, |c| <= 1, is an exposure of its own: in linear light it is the mean of the
-sequence, weighted (1 + c) / 2, and of its reversal, weighted (1 - c) / 2; it re-blurs to the same image.
+In training the direction c = (cos a, sin a) is known, up to the encoder's zero (`OrderTable.axes_for_clips`),
+and the error is taken of what the axes say along it, and, with a smaller weight, of what they say across it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,29 @@ import torch
 from torch import Tensor
 
 from hypercut_core.blur.exposure import from_linear, to_linear
-from hypercut_core.deblurring.parts import split_parts
+from hypercut_core.deblurring.parts import Parts, join_parts, split_parts
 from hypercut_core.ordering.rule import mean_motion
 
 
-def mixed_sequences(sharp: Tensor, direction: Tensor, response: str) -> Tensor:
-    """Sequences whose odd part in linear light is `direction` times that of `sharp`.
+def turn_axes(predicted: Tensor, direction: Tensor, response: str) -> tuple[Tensor, Tensor]:
+    """Look at two axes from a direction c: the odd parts c_1 O_1 + c_2 O_2 along it and c_1 O_2 - c_2 O_1 across.
+
+    Of a perfect prediction, the one is the sequence itself and the other does not move.
 
     Args:
-        sharp: (B, T, 3, H, W) in [0, 1].
-        direction: (B, A), from -1 (reversed) to 1 (as it is).
+        predicted: (B, 2, T, 3, H, W).
+        direction: (B, 2), of length 1.
 
     Returns:
-        (B, A, T, 3, H, W) in [0, 1].
+        Two sequences (B, T, 3, H, W); middle and even parts are those of `predicted`, odd parts are turned in
+        linear light.
     """
-    light = to_linear(sharp, response)[:, None]
-    ahead = (1 + direction.view(*direction.shape, 1, 1, 1, 1)) / 2
-    return from_linear(light.flip(2) + ahead * (light - light.flip(2)), response)
+    first, second = (split_parts(x) for x in to_linear(predicted, response).unbind(1))
+    cos, sin = direction.view(-1, 2, 1, 1, 1, 1).unbind(1)
+    middle, even = (first.middle + second.middle) / 2, (first.even + second.even) / 2
+    along, across = cos * first.odd + sin * second.odd, cos * second.odd - sin * first.odd
+    return (from_linear(join_parts(Parts(middle, even, along)), response),
+            from_linear(join_parts(Parts(middle, even, across)), response))
 
 
 def nearest_direction(predicted: Tensor, sharp: Tensor, response: str) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypercut_core.deblurring.axes import mixed_sequences, nearest_direction, rule_axes
+from hypercut_core.deblurring.axes import nearest_direction, rule_axes, turn_axes
 from hypercut_core.deblurring.parts import Parts, split_parts
 from hypercut_core.errors import BadParameters
 from hypercut_core.ordering.encoder import pair_scores
@@ -45,6 +45,7 @@ class LossConfig:
     reconstruction: Literal["log_mse", "charbonnier", "l1"] = "log_mse"  # log_mse is the PSNR loss
     floor: float = 1e-4  # added to the MSE before the logarithm; about the error that stops to matter
     alpha: float = 0.2  # weight of the HyperCUT regulariser
+    across: float = 0.25  # weight of what two axes say across a clip's direction, where nothing should be
     regularised: Literal["order_invariant", "sequence_min"] = "order_invariant"  # what `hypercut` adds it to
 
 
@@ -110,9 +111,9 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
 
 def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
                response: str) -> Tensor:
-    """The same errors, over all axes of a clip together, against the sequences that its direction asks for."""
+    """The same errors of what two axes say along a clip's direction; what they say across it is an error too."""
     if name == "hypercut_targets":
-        _check_known(direction.abs().sum(1))
+        _check_known(direction.abs().sum(-1))
     elif name == "sequence_min":
         direction = nearest_direction(predicted, sharp, response)
     elif name == "rule_targets":
@@ -120,11 +121,12 @@ def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, c
     else:
         raise BadParameters(f"the objective '{name}' has no direction and so no second axis",
                             where="deblurrer.model.axes", remedy=f"choose one of {', '.join(DIRECTED)}")
-    wanted = mixed_sequences(sharp, direction, response)
-    mine, true = (Parts(*(part.unflatten(0, wanted.shape[:2]) for part in split_parts(x.flatten(0, 1))))
-                  for x in (predicted, wanted))
+    along, across = turn_axes(predicted, direction, response)
+    mine, true = split_parts(along), split_parts(sharp)
+    middle, even = clip_error(mine.middle - true.middle, config), clip_error(mine.even - true.even, config)
+    wrong = torch.cat([mine.odd - true.odd, config.across**0.5 * split_parts(across).odd], 1)
+    odd = clip_error(2**0.5 * wrong, config)  # the mean is over twice as many values
     half = sharp.shape[1] // 2
-    middle, even, odd = (clip_error(a - b, config) for a, b in zip(mine, true, strict=True))
     return ((middle + half * (even + odd)) / sharp.shape[1]).mean()
 
 
