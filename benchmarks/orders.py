@@ -121,11 +121,16 @@ def seconds(file: Path) -> float:
     return float(read_json(file)["seconds"]) if file.exists() else 0.0
 
 
+def cell_name(name: str, steps: int) -> str:
+    """A row's files begin with this."""
+    return f"{name.replace(', ', '-').replace(' ', '_')}-{steps}"
+
+
 def run_cell(seed: int, name: str, p: Parameters) -> dict[str, Any]:
     """Train and score one cell, or read what an earlier call found."""
     row = ROWS[name]
     steps = round(p.deblurrer.training.steps * row.longer)
-    tag = f"{name.replace(', ', '-').replace(' ', '_')}-{steps}"
+    tag = cell_name(name, steps)
     ws = place(seed, row.order)
     found, file = ws.root / f"cells/{tag}.json", ws.root / f"models/{tag}.safetensors"
     if found.exists():

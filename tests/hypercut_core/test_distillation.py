@@ -82,7 +82,8 @@ def test_a_teacher_names_the_direction_that_it_predicts(store: ClipStore) -> Non
     told = taught_direction(Rightwards(), batch[:, 0], batch[:, 1:])
     assert set(told.tolist()) == {1.0, -1.0}
     assert torch.equal(taught_direction(Rightwards(), batch[:, 0], batch[:, 1:].flip(1)), -told)
-    assert float((told == rule_direction(batch[:, 1:])).float().mean()) > 0.8  # a slanted motion across slanted texture fools it
+    # not always: a slanted motion across slanted texture fools it
+    assert float((told == rule_direction(batch[:, 1:])).float().mean()) > 0.8
 
 
 def test_the_encoder_learns_its_teachers_order(store: ClipStore, tmp_path: Path) -> None:
