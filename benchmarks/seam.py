@@ -54,8 +54,8 @@ def turning_clip(degrees: float) -> tuple[Tensor, Tensor]:
     y, x = torch.meshgrid(*[torch.arange(SIZE) - (SIZE - 1) / 2] * 2, indexing="ij")
     still = torch.stack([x, y], -1)[None]
     moved = still - move[:, None, None]
-    back = _window("skimage/coffee.png", 0.15 * still, (0.6, 0.35))
-    front = _window("skimage/chelsea.png", 0.8 * moved, (0.5, 0.42))
+    back = _window("sklearn/flower.jpg", 0.15 * still, (0.25, 0.3))
+    front = _window("skimage/astronaut.png", 0.8 * moved, (0.43, 0.22))
     cover = (15 - moved.norm(dim=-1) + 0.5).clamp(0, 1)[:, None]
     light = (back + cover * (front - back)).unflatten(0, (FRAMES, SUBFRAMES)).mean(1)
     sharp = from_linear(light.clamp(0, 1), "srgb").mul(255).round().div(255)

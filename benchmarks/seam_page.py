@@ -49,6 +49,8 @@ SCRIPT = """
 const slider = document.querySelector('input[type=range]'), said = document.querySelector('output');
 const button = document.querySelector('button'), films = [...document.querySelectorAll('.tile img')];
 let frame = 0, timer = null;
+for (const row of document.querySelectorAll('.row:not(.head)'))
+  for (const img of row.querySelectorAll('img:not([src])')) img.src = row.querySelector('img').src;
 function show() {
   const at = +slider.value;
   for (const img of films) {
@@ -105,8 +107,9 @@ def _row(name: str, sequences: Tensor, note: str, shares: np.ndarray | None = No
     pixels = sequences.clamp(0, 1).mul(255).round().byte().permute(0, 1, 3, 4, 2).flatten(0, 1).numpy()
     source = strip(pixels)
     times = ("play", "0", str(count - 1)) if films else ("0",)
-    tiles = "".join(f'<div class="tile"><img src="{source}" data-frames="{count}" data-t="{t}" alt="{escape(name)}">'
-                    "</div>" for t in times)
+    first = f' src="{source}"'  # the script gives the same picture to the others of the row
+    tiles = "".join(f'<div class="tile"><img{first if t == times[0] else ""} data-frames="{count}" data-t="{t}" '
+                    f'alt="{escape(name)}"></div>' for t in times)
     tiles += "<div></div>" * (3 - len(times))
     value = ""
     if shares is not None:

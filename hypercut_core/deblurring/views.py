@@ -43,11 +43,12 @@ def join_views(predict: Callable[[Tensor], Tensor], blurry: Tensor, views: int, 
         image gives the mirrored or turned sequence, up to its direction.
     """
     sequences = [undo_dihedral(predict(apply_dihedral(blurry, code)), code) for code in VIEWS[:views]]
-    axes = 1 if sequences[0].ndim == 5 else sequences[0].shape[1]
-    parts = [split_parts(to_linear(one, response)) for sequence in sequences
-             for one in ((sequence,) if sequence.ndim == 5 else sequence.unbind(1))]
+    two_axes = sequences[0].ndim == 6
+    if two_axes:
+        sequences = [axis for sequence in sequences for axis in sequence.unbind(1)]
+    parts = [split_parts(to_linear(one, response)) for one in sequences]
     odd = torch.stack([one.odd for one in parts], 1)  # (B, views * axes, K, 3, H, W)
-    share = view_shares(odd.flatten(2)) if axes == 1 else axis_shares(odd.flatten(2), views)
+    share = axis_shares(odd.flatten(2), views) if two_axes else view_shares(odd.flatten(2))
     joined = Parts(torch.stack([one.middle for one in parts]).mean(0),
                    torch.stack([one.even for one in parts]).mean(0),
                    (odd * share.view(*share.shape, 1, 1, 1, 1)).sum(1))
