@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from components.clip_stores import open_clips
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.objectives import LossConfig
+from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.files import write_json
+from hypercut_core.ordering.distillation import fit_teacher
 from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
 from hypercut_core.ordering.training import fit_encoder, measure_encoder
 from hypercut_core.training.loop import TrainingConfig, forget
+
+
+def _teacher() -> DeblurrerTraining:
+    """The deblurrer that a distilled order comes from: as large and as long trained as the shipped one."""
+    return DeblurrerTraining(DeblurrerConfig(blocks=(1, 2, 4)), LossConfig(),
+                             TrainingConfig(steps=3000, batch=8, crop=40, rate=1.5e-3))
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,8 @@ class TrainEncoderConfig:
     model: EncoderConfig = field(default_factory=EncoderConfig)
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=800, rate=2e-3))
     recolour: bool = True  # each pair of a clip in random colours: an order of motion, not of looks
+    objective: Literal["hypercut", "distilled"] = "hypercut"  # distilled: the direction that a teacher predicts
+    teacher: DeblurrerTraining = field(default_factory=_teacher)
 
 
 def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
@@ -27,15 +39,19 @@ def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metr
     """Write the encoder to `out` and its figures to `metrics`; a killed run goes on where it was.
 
     Raises:
-        TrainingCollapsed: the encoder's order means nothing.
+        TrainingCollapsed: the encoder's order means nothing, or its teacher has learned nothing.
     """
     clips = open_clips(store)
-    folder = work / "train-encoder"
-    encoder = fit_encoder(clips, config.model, config.training, seed, folder, recolour=config.recolour)
-    figures = measure_encoder(encoder, clips)
+    folder, lesson = work / "train-encoder", work / "train-encoder-teacher"
+    teacher = fit_teacher(clips, config.teacher, seed, lesson) if config.objective == "distilled" else None
+    encoder = fit_encoder(clips, config.model, config.training, seed, folder, recolour=config.recolour,
+                          teacher=teacher)
+    figures = measure_encoder(encoder, clips, teacher)
     figures["parameters"] = sum(p.numel() for p in encoder.parameters())
     save_encoder(out, encoder, {"data": clips.sha256, "seed": seed, "training": asdict(config.training),
-                                "recolour": config.recolour, "figures": figures})
+                                "recolour": config.recolour, "objective": config.objective, "figures": figures,
+                                **({"teacher": asdict(config.teacher)} if teacher is not None else {})})
     write_json(metrics, figures)
     forget(folder)
+    forget(lesson)
     return figures

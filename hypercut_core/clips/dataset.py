@@ -31,7 +31,8 @@ class Batch:
 
     blurry: Tensor  # [B, 3, h, w]
     sharp: Tensor  # [B, T, 3, h, w]
-    direction: Tensor  # float32 [B]: +1 the order table would keep this sequence, -1 reverse it, 0 unknown
+    direction: Tensor  # float32 [B]: +1 the order table would keep this sequence, -1 reverse it, 0 unknown;
+    #                    [B, 2] where `directions` are given along two axes
     clips: np.ndarray  # int64 [B], the store's indices
     places: np.ndarray  # int64 [B], where each clip stands in the batch of all workers
 
@@ -68,6 +69,7 @@ class ClipBatches:
         augmentation: which random transforms are on.
         directions: int8 [n, 8], of the split's clips in the order of `store.indices(split)`: for each
             dihedral code, +1 if the order table keeps the transformed clip, -1 if it reverses it.
+            Or float32 [n, 8, 2]: along two axes, each from -1 to 1.
         device: where the batches are wanted.
         cache_bytes: decoded clips are kept in memory up to this size.
 
@@ -101,7 +103,8 @@ class ClipBatches:
             clip = self._read(int(self.clips[position]), top, left, height, width)
             _place(clip, int(codes[k]), bool(backward[k]), pixels[k])
         known = np.zeros(len(part)) if self.directions is None else self.directions[at, codes]
-        direction = torch.from_numpy((known * (1 - 2 * backward)).astype(np.float32))
+        turned = 1 - 2 * backward.reshape(-1, *[1] * (known.ndim - 1))
+        direction = torch.from_numpy((known * turned).astype(np.float32))
         values = torch.from_numpy(pixels).to(self.device).float().div_(255)
         return Batch(values[:, 0], values[:, 1:], direction.to(self.device), self.clips[at], part)
 
@@ -159,7 +162,7 @@ class ClipBatches:
         if not self.crop and (self.sizes != self.sizes[0]).any():
             raise BadClipStore("whole clips were asked for (crop 0) and they are of several sizes",
                                where=self.store.path, remedy="set the training's crop above 0")
-        if directions is not None and directions.shape != (len(self.clips), DIHEDRAL):
+        if directions is not None and directions.shape[:2] != (len(self.clips), DIHEDRAL):
             raise BadClipStore(f"directions are {list(directions.shape)}, [{len(self.clips)}, {DIHEDRAL}] "
                                f"expected for split '{split}'", where=self.store.path,
                                remedy="run assign-order again")

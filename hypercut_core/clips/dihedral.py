@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 DIHEDRAL = 8  # code = 4 * transpose + 2 * flip_vertical + flip_horizontal, the transpose first
+QUARTER = (5, 7, 4, 6, 1, 3, 0, 2)  # code c, then a quarter turn clockwise, is code QUARTER[c]
 
 
 def apply_dihedral(x: Tensor, code: int) -> Tensor:

@@ -27,6 +27,7 @@ class DeblurrerConfig:
     projection: float = 1.0  # share of the blur projection: 1 exact re-blur, 0 off (dead time, unknown response)
     response: Response = "srgb"  # response curve in which the outputs re-blur
     views: Literal[1, 2, 4, 8] = 4  # mirrored and turned views of a photo that are joined (not in training)
+    axes: Literal[1, 2] = 1  # odd parts a sequence: 1 has a seam, 2 none (objectives without a direction take 1)
 
 
 def blur_projection(frames: Tensor, blurry: Tensor, response: str, share: float = 1.0) -> Tensor:
@@ -55,31 +56,38 @@ class EvenOddDeblurrer(nn.Module):
             raise BadParameters(f"the number of sharp frames is {frames}", where="frames",
                                 remedy="choose an odd number from 3 to 15")
         self.config, self.frames, self.response = config, frames, config.response
-        self.trunk = UNetTrunk(3, 3 * frames, config.width, config.blocks, config.unshuffle, config.block)
+        outputs = 3 * (frames + (config.axes - 1) * (frames // 2))
+        self.trunk = UNetTrunk(3, outputs, config.width, config.blocks, config.unshuffle, config.block)
         nn.init.normal_(self.trunk.leave.weight, std=1e-3)  # start at "repeat the blurry image"
         nn.init.constant_(self.trunk.leave.bias, 0.0)  # type: ignore[arg-type]
 
     def residuals(self, blurry: Tensor) -> Tensor:
-        """What each frame differs from the blurry image by, (B, T, 3, H, W): even and odd parts joined."""
+        """What each frame differs from the blurry image by, (B, axes, T, 3, H, W): even and odd parts joined."""
         height, width = blurry.shape[-2:]
         m = self.trunk.multiple
         padded = F.pad(blurry, (0, -width % m, 0, -height % m), mode="replicate")
-        out = self.trunk(padded - 0.5)[..., :height, :width].float().unflatten(1, (self.frames, 3))
+        out = self.trunk(padded - 0.5)[..., :height, :width].float().unflatten(1, (-1, 3))
         half = self.frames // 2
-        return join_parts(Parts(out[:, 0], out[:, 1:half + 1], out[:, half + 1:]))
+        return torch.stack([join_parts(Parts(out[:, 0], out[:, 1:half + 1], odd))
+                            for odd in out[:, half + 1:].split(half, 1)], 1)
 
     def forward(self, blurry: Tensor) -> Tensor:
-        """In training the prediction of the image as it is, else of `config.views` views of it, joined."""
-        if self.training or self.config.views == 1:
+        """In training the prediction of the image as it is, (B, T, 3, H, W), or (B, 2, T, 3, H, W) with two
+        axes; else `config.views` views of it, joined."""
+        if self.training or self.config.views == self.config.axes == 1:
             return self.predict(blurry)
         return join_views(self.predict, blurry, self.config.views, self.response)
 
     def predict(self, blurry: Tensor) -> Tensor:
-        """Residuals are taken in linear light, scaled by the slope of the response curve at the blurry
+        """One view: (B, T, 3, H, W), or with two axes (B, 2, T, 3, H, W), a sequence an axis.
+
+        Residuals are taken in linear light, scaled by the slope of the response curve at the blurry
         image: the blur projection then is the removal of their mean, which costs nothing."""
         residuals = self.residuals(blurry)
         with torch.autocast(residuals.device.type, enabled=False):
             blurry = blurry.float()
-            step = residuals - self.config.projection * residuals.mean(1, keepdim=True)
-            light = to_linear(blurry, self.response) + response_slope(blurry, self.response) * step.transpose(0, 1)
-            return from_linear(light, self.response).transpose(0, 1)
+            step = residuals - self.config.projection * residuals.mean(2, keepdim=True)
+            light = to_linear(blurry, self.response)[:, None, None] \
+                + response_slope(blurry, self.response)[:, None, None] * step
+            sequences = from_linear(light, self.response)
+            return sequences[:, 0] if self.config.axes == 1 else sequences

@@ -102,6 +102,8 @@ def _even_odd(described: dict[str, Any]) -> DeblurrerConfig:
     _check(DeblurrerConfig, described, sizes)
     if described.get("views", 1) not in (1, 2, 4, 8):
         raise ValueError("views out of range")
+    if described.get("axes", 1) not in (1, 2):
+        raise ValueError("axes out of range")
     return DeblurrerConfig(**{**described, "blocks": tuple(described["blocks"])})
 
 

@@ -11,6 +11,9 @@ hypercut            order_invariant + alpha * sum_k softplus(u_k(prediction)) (P
 hypercut_targets    D in the direction that the order table gives
 rule_targets        D in the direction in which the mean motion is to the right: the control
 ==================  ============================================================================
+
+With two axes (`axes.py`) the last three and `sequence_min` ask for D times a direction on the circle instead
+of D times +1 or -1: the nearest one, that of the order table, that of the mean motion.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hypercut_core.deblurring.axes import nearest_direction, rule_axes, turn_axes
 from hypercut_core.deblurring.parts import Parts, split_parts
 from hypercut_core.errors import BadParameters
 from hypercut_core.ordering.encoder import pair_scores
@@ -31,6 +35,7 @@ Objective = Literal["naive", "order_invariant", "sequence_min", "hypercut", "hyp
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 NEEDS_ENCODER = ("hypercut",)
 NEEDS_ORDERS = ("hypercut_targets",)
+DIRECTED = ("sequence_min", "hypercut_targets", "rule_targets")  # those that can have two axes
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class LossConfig:
     reconstruction: Literal["log_mse", "charbonnier", "l1"] = "log_mse"  # log_mse is the PSNR loss
     floor: float = 1e-4  # added to the MSE before the logarithm; about the error that stops to matter
     alpha: float = 0.2  # weight of the HyperCUT regulariser
+    across: float = 0.25  # weight of what two axes say across a clip's direction, where nothing should be
     regularised: Literal["order_invariant", "sequence_min"] = "order_invariant"  # what `hypercut` adds it to
 
 
@@ -85,18 +91,22 @@ def target_direction(name: str, sharp: Tensor, direction: Tensor) -> Tensor:
 
 
 def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
-                   encoder: nn.Module | None = None) -> Tensor:
+                   encoder: nn.Module | None = None, response: str = "srgb") -> Tensor:
     """Mean loss of a batch.
 
     Args:
-        predicted, sharp: (B, T, 3, H, W) in [0, 1].
-        direction: (B,) +1 keep / -1 reverse, from the order table; used by `hypercut_targets` alone.
+        predicted, sharp: (B, T, 3, H, W) in [0, 1]; `predicted` (B, 2, T, 3, H, W) with two axes.
+        direction: (B,) +1 keep / -1 reverse, from the order table, or (B, 2) along two axes; used by
+            `hypercut_targets` alone.
         encoder: the frozen HyperCUT encoder; used by `hypercut` alone.
+        response: the curve in which the sequences re-blur; two axes need it.
 
     Raises:
         BadParameters: unknown objective, or what it needs is missing.
     """
     check_objective(name)
+    if predicted.ndim == 6:
+        return _axes_loss(name, predicted, sharp, direction, config, response)
     mine, true = split_parts(predicted), split_parts(sharp)
     count = sharp.shape[1]
     half = count // 2
@@ -112,6 +122,33 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
                                 remedy="run 'hypercut train-encoder' first")
         loss = loss + config.alpha * F.softplus(pair_scores(encoder, predicted)).sum(1)
     return loss.mean()
+
+
+def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
+               response: str) -> Tensor:
+    """The same errors of what two axes say along a clip's direction; what they say across it is an error too."""
+    if name == "hypercut_targets":
+        _check_known(direction.abs().sum(-1))
+    elif name == "sequence_min":
+        direction = nearest_direction(predicted, sharp, response)
+    elif name == "rule_targets":
+        direction = rule_axes(sharp)
+    else:
+        raise BadParameters(f"the objective '{name}' has no direction and so no second axis",
+                            where="deblurrer.model.axes", remedy=f"choose one of {', '.join(DIRECTED)}")
+    along, across = turn_axes(predicted, direction, response)
+    mine, true = split_parts(along), split_parts(sharp)
+    middle, even = clip_error(mine.middle - true.middle, config), clip_error(mine.even - true.even, config)
+    wrong = torch.cat([mine.odd - true.odd, config.across**0.5 * split_parts(across).odd], 1)
+    odd = clip_error(2**0.5 * wrong, config)  # the mean is over twice as many values
+    half = sharp.shape[1] // 2
+    return ((middle + half * (even + odd)) / sharp.shape[1]).mean()
+
+
+def _check_known(direction: Tensor) -> None:
+    if bool((direction == 0).any()):
+        raise BadParameters("the objective 'hypercut_targets' needs an order for every clip",
+                            remedy="run 'hypercut assign-order' first")
 
 
 def check_objective(name: str) -> None:

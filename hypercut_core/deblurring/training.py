@@ -17,7 +17,7 @@ from hypercut_core.deblurring.contact_sheet import contact_sheet, sample_clips
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.kinds_training import lesson_of
 from hypercut_core.deblurring.models import EVEN_ODD, Config, Deblurrer, kind_of
-from hypercut_core.deblurring.objectives import LossConfig, check_objective, objective_loss
+from hypercut_core.deblurring.objectives import DIRECTED, LossConfig, check_objective, objective_loss
 from hypercut_core.deblurring.peers import STAGES
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
@@ -50,24 +50,29 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     training = settings.training
     device = pick_device(training.device)
     torch.manual_seed(seed)
-    lesson = lesson_of(settings.model, store.frames, objective, training.steps, settings.stages)
+    shape = settings.model
+    if isinstance(shape, DeblurrerConfig) and objective not in DIRECTED:
+        shape = replace(shape, axes=1)
+    axes = shape.axes if isinstance(shape, DeblurrerConfig) else 1
+    lesson = lesson_of(shape, store.frames, objective, training.steps, settings.stages)
     directions = None
     if objective == "hypercut_targets" and orders is not None:
-        directions = orders.for_clips(store, store.indices("train"))
+        known = orders.for_clips if axes == 1 else orders.axes_for_clips
+        directions = known(store, store.indices("train"))
     batches = ClipBatches(store, "train", training.batch, training.crop, seed, training.augmentation,
                           directions, device, training.cache_mb * 2**20)
     judge = encoder.to(device) if encoder is not None and objective == "hypercut" else None
     layout = torch.channels_last if training.channels_last else torch.contiguous_format
 
     def criterion(predicted: Tensor, sharp: Tensor, direction: Tensor) -> Tensor:
-        return objective_loss(objective, predicted, sharp, direction, settings.loss, judge)
+        return objective_loss(objective, predicted, sharp, direction, settings.loss, judge, shape.response)
 
     def loss(module: nn.Module, batch: Batch, step: int) -> Tensor:
         seen = replace(batch, blurry=batch.blurry.contiguous(memory_format=layout))
         return lesson.loss(module, seen, step, criterion)
 
     identity: dict[str, Any] = {"step": "train-deblurrer", "data": store.sha256, "seed": seed,
-                                "objective": objective, "model": asdict(settings.model),
+                                "objective": objective, "model": asdict(shape),
                                 "loss": asdict(settings.loss)}
     kind = kind_of(settings.model)
     if kind != EVEN_ODD:

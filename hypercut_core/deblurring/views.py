@@ -10,6 +10,9 @@ view g, mapped back, and D_g its odd part in linear light,
 The leading eigenvector gives every view its direction (the sign) and says how far from its seam it is (the
 size): a view that hedges has a weak odd part. Middle and even parts are plain means. All of it is linear in
 linear light, so sequences that re-blur to the photo still do once they are joined.
+
+A model with two axes (`axes.py`) gives two sequences a view, with the odd parts D cos(a) and D sin(a). They
+join by the same eigenvector, in which every view has its D once: D = sum_i v_i D_i / sqrt(views).
 """
 
 from __future__ import annotations
@@ -31,18 +34,21 @@ def join_views(predict: Callable[[Tensor], Tensor], blurry: Tensor, views: int, 
     """Predict the first `views` of `VIEWS` and join them.
 
     Args:
-        predict: (B, 3, H, W) -> (B, T, 3, H, W), encoded values; called once a view, with H and W swapped
-            for the turned ones.
+        predict: (B, 3, H, W) -> (B, T, 3, H, W), or (B, 2, T, 3, H, W) of a model with two axes, encoded
+            values; called once a view, with H and W swapped for the turned ones.
         blurry: (B, 3, H, W) encoded values.
 
     Returns:
         (B, T, 3, H, W), in the direction of the image as it is. With all 8 views a mirrored or turned
         image gives the mirrored or turned sequence, up to its direction.
     """
-    parts = [split_parts(to_linear(undo_dihedral(predict(apply_dihedral(blurry, code)), code), response))
-             for code in VIEWS[:views]]
-    odd = torch.stack([one.odd for one in parts], 1)  # (B, views, K, 3, H, W)
-    share = view_shares(odd.flatten(2))
+    sequences = [undo_dihedral(predict(apply_dihedral(blurry, code)), code) for code in VIEWS[:views]]
+    two_axes = sequences[0].ndim == 6
+    if two_axes:
+        sequences = [axis for sequence in sequences for axis in sequence.unbind(1)]
+    parts = [split_parts(to_linear(one, response)) for one in sequences]
+    odd = torch.stack([one.odd for one in parts], 1)  # (B, views * axes, K, 3, H, W)
+    share = axis_shares(odd.flatten(2), views) if two_axes else view_shares(odd.flatten(2))
     joined = Parts(torch.stack([one.middle for one in parts]).mean(0),
                    torch.stack([one.even for one in parts]).mean(0),
                    (odd * share.view(*share.shape, 1, 1, 1, 1)).sum(1))
@@ -58,6 +64,23 @@ def view_shares(odd: Tensor) -> Tensor:
     Returns:
         (B, V); absolute values add up to 1, the first view's share is not negative.
     """
-    leading = torch.linalg.eigh((odd @ odd.transpose(1, 2)).double())[1][..., -1]
-    leading = torch.where(leading[:, :1] < 0, -leading, leading)
+    leading = _leading(odd)
     return (leading * leading.abs()).to(odd)  # eigenvectors have unit length: the squares add up to 1
+
+
+def axis_shares(odd: Tensor, views: int) -> Tensor:
+    """Share of each sequence in the joint odd part of a model with two axes.
+
+    Args:
+        odd: (B, 2 * views, N), the odd parts D cos(a), D sin(a) of each view.
+
+    Returns:
+        (B, 2 * views); the first is not negative, the squares add up to 1 / views.
+    """
+    return (_leading(odd) / views**0.5).to(odd)
+
+
+def _leading(odd: Tensor) -> Tensor:
+    """Eigenvector of the greatest eigenvalue of the inner products of (B, V, N), (B, V), its first entry >= 0."""
+    leading = torch.linalg.eigh((odd @ odd.transpose(1, 2)).double())[1][..., -1]
+    return torch.where(leading[:, :1] < 0, -leading, leading)

@@ -178,7 +178,8 @@ def test_a_loaded_model_joins_as_many_views_as_asked_for(tmp_path: Path) -> None
         load_deblurrer(tmp_path / "m.safetensors", views=3)
 
 
-@pytest.mark.parametrize("damage", ["missing", "text", "empty", "cut", "no description", "encoder", "shape", "sizes"])
+@pytest.mark.parametrize("damage", ["missing", "text", "empty", "cut", "no description", "encoder", "shape", "sizes",
+                                    "axes"])
 def test_damaged_model_files_are_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "m.safetensors"
     model = EvenOddDeblurrer(TINY)
@@ -196,7 +197,8 @@ def test_damaged_model_files_are_refused_by_name(tmp_path: Path, damage: str) ->
     else:
         change = {"encoder": {"model": "antisymmetric"},
                   "shape": {"config": {**info["config"], "width": 8}},
-                  "sizes": {"config": {**info["config"], "width": 10**9}}}[damage]
+                  "sizes": {"config": {**info["config"], "width": 10**9}},
+                  "axes": {"config": {**info["config"], "axes": 1000}}}[damage]
         save_tensors(path, model.state_dict(), {**info, **change})
     with pytest.raises(BadCheckpoint, match=r"m\.safetensors.*To mend it"):
         load_deblurrer(path)
