@@ -27,8 +27,7 @@ from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
 from components.train_deblurrer.versions import check_versions, versions
-from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
-from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
+from hypercut_core.deblurring.models import Deblurrer, load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
 from hypercut_core.progress import Progress, say
 from hypercut_core.training.checkpoint_folder import newest_name
@@ -58,7 +57,7 @@ class Trained:
 
 
 def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, work: Path,
-                   watch: WatchMaker | None = None) -> EvenOddDeblurrer:
+                   watch: WatchMaker | None = None) -> Deblurrer:
     """Train on a Ray cluster and bring the model back, on the CPU.
 
     Args:
@@ -98,7 +97,7 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
 
     scale = order.scale
     trainer = TorchTrainer(
-        _work, train_loop_config={"order": order},
+        _work, train_loop_config={"order": order},  # type: ignore[arg-type]
         scaling_config=ScalingConfig(
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker={"CPU": scale.cpus_per_worker,
@@ -170,13 +169,13 @@ def _work(config: dict[str, Any]) -> Trained | None:
     return _packed(model, said) if world.first else None
 
 
-def _packed(model: EvenOddDeblurrer, said: list[str]) -> Trained:
+def _packed(model: Deblurrer, said: list[str]) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         save_deblurrer(Path(folder) / "model", model, {})
         return Trained((Path(folder) / "model").read_bytes(), tuple(said))
 
 
-def _received(trained: Trained) -> EvenOddDeblurrer:
+def _received(trained: Trained) -> Deblurrer:
     for line in trained.said:
         say(line)
     with tempfile.TemporaryDirectory() as folder:
