@@ -97,7 +97,7 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
 
     scale = order.scale
     trainer = TorchTrainer(
-        _work, train_loop_config={"order": order},
+        _work, train_loop_config={"order": order},  # type: ignore[arg-type]
         scaling_config=ScalingConfig(
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker={"CPU": scale.cpus_per_worker,
