@@ -177,7 +177,7 @@ def group(kind: type[Config], text: str) -> Config:
 def publish_manifest(made: Path, store: Path) -> str:
     """Put a footage manifest into the store; returns its hash, by which `manifest_file` finds it."""
     digest = file_sha256(made)
-    target = manifest_file(store, digest)
+    target = store / "footage" / f"{digest}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{digest}.partial-{time.time_ns()}")
     shutil.copyfile(made, partial)

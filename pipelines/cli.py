@@ -141,7 +141,8 @@ def submit(
         experiment: Annotated[str | None, typer.Option(help="Experiment of the run. [register.experiment]")] = None,
         image: Annotated[str | None, typer.Option(help="Image of all steps, NAME@sha256:...")] = None,
         package: Annotated[Path | None, typer.Option(help="Compiled pipeline, instead of --image.")] = None,
-        store: Annotated[str | None, typer.Option(help="Folder that all containers share.")] = None,
+        store: Annotated[str | None, typer.Option(help="Folder that all containers share, or "
+                                                  "s3://bucket/prefix.")] = None,
         data_rev: Annotated[str, typer.Option(help="Footage: a git/DVC revision, git+ADDRESS@REVISION, or "
                                               "s3://bucket/prefix.")] = "",
         timeout: Annotated[float, typer.Option(help="Minutes to wait; 0: until the run ends.")] = 0.0,
@@ -168,11 +169,14 @@ def compile_(image: Annotated[str, typer.Option(help="Image of all steps, NAME@s
              cache_trainings: Annotated[bool, typer.Option("--cache-trainings", help="Let trainings come from "
                                                            "Kubeflow's cache, as other steps do.")] = False,
              rayjob: Annotated[bool, typer.Option("--rayjob", help="For deblurrer.scale.launcher=rayjob: the task of "
-                                                  "the training launches and waits, without a GPU.")] = False) -> None:
+                                                  "the training launches and waits, without a GPU.")] = False,
+             s3_store: Annotated[bool, typer.Option("--s3-store", help="For runs with --store s3://...: no shared "
+                                                    "volume.")] = False) -> None:
     """Write the pipeline as the YAML that Kubeflow takes; all its references are checked."""
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings, rayjob=rayjob)
+    compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings, rayjob=rayjob,
+                     s3_store=s3_store)
     typer.echo(f"compiled: {out}")
 
 

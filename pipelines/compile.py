@@ -15,7 +15,8 @@ LOCAL = re.compile(r"[\w][\w./-]*(:[\w][\w.-]*)?")
 
 
 def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: bool = True,
-                     cache_trainings: bool = False, retries: bool = True, rayjob: bool = False) -> None:
+                     cache_trainings: bool = False, retries: bool = True, rayjob: bool = False,
+                     s3_store: bool = False) -> None:
     """Write the pipeline for one image to `out`; the same arguments give the same bytes.
 
     Args:
@@ -26,6 +27,7 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
         cache_trainings: let trainings come from the cache, as the other steps do.
         retries: False: a step that fails is not tried again.
         rayjob: for runs with deblurrer.scale.launcher=rayjob: the training's own task needs no GPU.
+        s3_store: for runs whose store is s3://bucket/prefix: no task mounts the shared volume.
 
     Raises:
         BadPipeline: the image may move, or the result would not hold `check_package`; nothing is written.
@@ -41,7 +43,7 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
     from pipelines.training_pipeline import training_pipeline
 
     check_image(image, allow_local=allow_local)
-    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries, rayjob))
+    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries, rayjob, s3_store))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "pipeline.yaml"
         Compiler().compile(pipeline, str(made))

@@ -124,6 +124,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     Raises:
         BadParameters: no image or two, the package is none, or does not go with the parameters.
     """
+    from components.storage import is_remote
     from components.train_deblurrer.scale import check_scale
     from pipelines.compile import compile_pipeline
     from pipelines.package_checks import check_package
@@ -137,7 +138,8 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     check_scale(scale, parameters.deblurrer.training)  # hours before the step itself would say so
     package = request.package or folder / "pipeline.yaml"
     if request.image:
-        compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob")
+        compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob",
+                         s3_store=is_remote(request.store or ""))
     read_package(package)
     check_package(package)
     given = arguments(with_data(parameters, request.data_rev), store=request.store or STORE_MOUNT)

@@ -19,6 +19,8 @@ from kfp import dsl, kubernetes
 
 STORE_CLAIM = "hypercut-store"  # PersistentVolumeClaim, ReadWriteMany
 STORE_MOUNT = "/mnt/hypercut"
+ROOM = "8Gi"  # for temporary files
+S3_ROOM = "100Gi"  # the same with a store on S3: footage and clips are made there before they are uploaded
 S3_SECRET = "hypercut-s3"  # keys are named as the variables
 S3_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 SERVICES = "hypercut-services"  # ConfigMap of addresses; keys are named as the variables
@@ -74,6 +76,7 @@ class Build:
     cache_trainings: bool = False
     retries: bool = True
     rayjob: bool = False  # train-deblurrer launches a RayJob (deblurrer.scale.launcher)
+    s3_store: bool = False  # the store is on S3: no task mounts a volume, and every task gets the S3 keys
 
 
 def cached(policy: TaskPolicy, build: Build) -> bool:
@@ -94,17 +97,20 @@ def apply(task: dsl.PipelineTask, step: str, build: Build) -> dsl.PipelineTask:
         for label, value in GPU_NODES.items():
             kubernetes.add_node_selector(task, label, value)
         kubernetes.add_toleration(task, key=GPU, operator="Exists", effect="NoSchedule")
-    _mount(task, policy)
+    if build.s3_store:
+        policy = replace(policy, s3=True)
+    else:
+        kubernetes.mount_pvc(task, STORE_CLAIM, STORE_MOUNT)
+    _mount(task, policy, S3_ROOM if build.s3_store else ROOM)
     _connect(task, policy)
     kubernetes.set_timeout(task, int(policy.hours * HOUR))
     kubernetes.set_security_context(task, run_as_non_root=True)
     return task
 
 
-def _mount(task: dsl.PipelineTask, policy: TaskPolicy) -> None:
-    """The shared store, and room for temporary files where the root file system is read-only."""
-    kubernetes.mount_pvc(task, STORE_CLAIM, STORE_MOUNT)
-    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit="8Gi")
+def _mount(task: dsl.PipelineTask, policy: TaskPolicy, room: str) -> None:
+    """Room for temporary files where the root file system is read-only."""
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit=room)
     if policy.shared_memory:
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=policy.shared_memory)
 

@@ -99,7 +99,8 @@ class S3Bytes:
             for wanted in ranges:
                 if wanted in self._ahead or wanted[2] > self.memory or self._is_here(*wanted):
                     continue
-                self._ahead[wanted] = future = Future()
+                future: Future[bytes | bytearray] = Future()
+                self._ahead[wanted] = future
                 tasks.append((future, wanted))
                 self._ahead_bytes += wanted[2]
                 while self._ahead_bytes > self.memory:

@@ -127,8 +127,10 @@ def explained(uri: str | os.PathLike[str]) -> Iterator[None]:
         lost = isinstance(error, aws.HTTPClientError | aws.ConnectionError) and not isinstance(error, aws.SSLError)
         if lost or type(error).__name__ in ("IncompleteReadError", "RetriesExceededError"):
             raise Away(type(error).__name__) from None
+        cure = "set AWS_CA_BUNDLE to the file of its certificate's authority" if isinstance(error, aws.SSLError) \
+            else "check AWS_ENDPOINT_URL and the network, then run it again"
         raise StorageError(f"the S3 server did not answer as it should ({type(error).__name__})", where=uri,
-                           remedy="check AWS_ENDPOINT_URL and the network, then run it again") from None
+                           remedy=cure) from None
 
 
 def refusal(uri: str | os.PathLike[str], code: str, status: int = 0) -> Exception:

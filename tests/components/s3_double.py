@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -100,12 +101,14 @@ def chunked(handler: Handler, body: bytes) -> None:
 
 
 @contextmanager
-def faulty_s3() -> Iterator[FaultyS3]:
+def faulty_s3(tls: ssl.SSLContext | None = None) -> Iterator[FaultyS3]:
     s3 = FaultyS3()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"s3": s3}))
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    s3.address = f"http://127.0.0.1:{server.server_address[1]}"
+    s3.address = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
     try:
         yield s3
     finally:

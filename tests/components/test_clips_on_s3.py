@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3_double import FaultyS3, chunked, dropped, faulty_s3, halved, status
+from self_signed import authority
 
 from components.clip_stores import open_clips
 from components.storage import clip_bytes, clip_source, patience, s3_client
@@ -172,6 +173,42 @@ def test_a_signed_address_that_grew_old_is_made_again(s3: FaultyS3, tmp_path: Pa
     s3.faults.extend([status(403, "AccessDenied")] * 9)
     with pytest.raises(StorageError, match="refuses the credentials"):  # the keys are wrong by now
         opened.read("a/b", 0, 10)
+
+
+def test_by_boto3_itself_the_same(s3: FaultyS3, tmp_path: Path) -> None:
+    """As behind a proxy: the same bytes, patience and errors."""
+    opened = source("exact", tmp_path)
+    opened.ranges._through_boto = True
+    s3.faults.extend([halved, status(503, "SlowDown"), dropped])
+    assert opened.read("a/b", 100, 900) == DATA[100:1000]
+    s3.objects["store/a/b"] = DATA[::-1]
+    for conditions in (True, False):
+        s3.conditions = conditions
+        with pytest.raises(BadClipStore, match="the store changed while it was read"):
+            opened.read("a/b", 0, 10)
+    del s3.objects["store/a/b"]
+    with pytest.raises(BadClipStore, match="the store changed while it was read"):
+        opened.read("a/b", 0, 10)
+
+
+def test_over_tls_only_a_server_that_is_believed(s3: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, context = authority(tmp_path)
+    with faulty_s3(context) as secure:
+        secure.objects["store/a/b"] = DATA
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.address)
+        s3_client.client.cache_clear()
+        with pytest.raises(StorageError, match=r"SSLError.*AWS_CA_BUNDLE"):
+            source("exact", tmp_path)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
+        s3_client.client.cache_clear()
+        opened = source("exact", tmp_path)
+        secure.faults.extend([halved, dropped])
+        assert opened.read("a/b", 100, 900) == DATA[100:1000]
+        assert opened.ranges._through_boto is False
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        opened.ranges._context, opened.ranges._idle = None, []
+        with pytest.raises(StorageError, match=r"certificate is not believed.*AWS_CA_BUNDLE"):
+            opened.read("a/b", 0, 10)
 
 
 @pytest.mark.parametrize("conditions", [True, False], ids=["If-Match", "without If-Match"])

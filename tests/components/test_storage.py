@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from components.clip_stores import open_clips
 from components.storage import objects, s3_client, s3_files
 from hypercut_core.clips.manifest import read_manifest
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter, Packing
-from hypercut_core.errors import BadClipStore, StorageError
-from hypercut_core.files import FileStore, LocalFiles
+from hypercut_core.errors import BadClipStore, DataRejected, StorageError
+from hypercut_core.files import FileStore, LocalFiles, read_json, write_json
 
 SECRET = "secret-that-must-not-show"
 
@@ -332,6 +334,82 @@ def test_clips_are_made_on_s3_and_a_broken_upload_makes_none_again(
     assert metrics.read_bytes() == there
     assert open_clips(f"{bucket}/set").sha256 == ClipStore(tmp_path / "clips").sha256
     assert list((tmp_path / "work/upload").iterdir()) == []
+
+
+ARTIFACT = "s3://root/hypercut-training/0b1c"
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From here on as in another container: another temporary folder."""
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+
+def test_a_run_shares_a_store_on_s3_without_a_file_system(bucket: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.close_run.outcome import clean_up, outcome
+    from components.shared_store import (
+        RunFolder,
+        clips_folder,
+        manifest_file,
+        open_store,
+        publish_clips,
+        publish_manifest,
+        run_name,
+        running,
+    )
+    from components.train_deblurrer.step import TrainDeblurrerConfig
+
+    store, reference = f"{bucket}/set/store", tmp_path / "reference.json"
+    elsewhere(monkeypatch, tmp_path / "one")
+    with running("synthesize-blur", store, f"{ARTIFACT}/synthesize-blur/x/clips") as run:
+        (tmp_path / "footage.json").write_text("{}\n")
+        digest = publish_manifest(tmp_path / "footage.json", run.store)
+        write_json(reference, publish_clips(stored(run.unfinished / "clips", 1, 3), run.store))
+        write_json(tmp_path / "metrics.json", {"clips": 3})
+        run.keep("synthesize-blur", tmp_path / "metrics.json")
+        run.remember(manifest=digest)
+        run.work.mkdir(parents=True)
+        (run.work / "large").write_bytes(b"stays here")
+    elsewhere(monkeypatch, tmp_path / "two")
+    with pytest.raises(SystemExit, match="too dark"), \
+            running("train-deblurrer", store, f"{ARTIFACT}/train-deblurrer/y/model", "hypercut") as run:  # noqa: PT012
+        where = clips_folder(reference, run.store)
+        assert where == f"{store}/{read_json(reference)['path']}"
+        assert len(open_clips(where)) == 3
+        assert manifest_file(run.store, run.lineage["manifest"]).read_text() == "{}\n"
+        assert run.with_checkpoints(TrainDeblurrerConfig()).scale.checkpoints == f"{store}/runs/{run.name}/work"
+        storage.S3Files(f"{store}/runs/{run.name}/work/t").write("checkpoint", b"1")
+        raise DataRejected("too dark", remedy="add light")
+    assert not [name for name in storage.list_files(store) if "large" in name or "unfinished" in name]
+
+    elsewhere(monkeypatch, tmp_path / "three")
+    run = RunFolder(open_store(store), run_name(f"{ARTIFACT}/close-run/z/summary", "close-run"))
+    run.state.pull()
+    found = outcome(run, "FAILED")
+    assert (found.failed_step, found.reason) == ("train-deblurrer-hypercut", "too dark. To mend it: add light.")
+    assert list(run.metrics) == ["synthesize-blur"]
+    clean_up(run, found)
+    assert [name for name in storage.list_files(store) if name.startswith("runs/")]
+    clean_up(run, replace(found, failed_step=""))
+    assert {name.split("/")[0] for name in storage.list_files(store)} == {"clips", "footage"}
+
+
+def test_steps_at_the_same_moment_do_not_undo_each_other_s_state(bucket: str, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.shared_store import RunFolder, open_store, running
+
+    store = f"{bucket}/set/store"
+    elsewhere(monkeypatch, tmp_path / "one")
+    with running("train-encoder", store, f"{ARTIFACT}/train-encoder/x/model") as first:
+        elsewhere(monkeypatch, tmp_path / "two")
+        with running("evaluate", store, f"{ARTIFACT}/evaluate/x/metrics") as second:
+            second.remember(seed="1")
+    elsewhere(monkeypatch, tmp_path / "three")
+    run = RunFolder(open_store(store), first.name)
+    run.state.pull()
+    assert run.lineage == {"seed": "1"}
+    assert [(note["task"], note["state"]) for note in run.notes()] == [("evaluate", "done"), ("train-encoder", "done")]
 
 
 def test_footage_is_collected_from_a_bucket(bucket: str, tmp_path: Path) -> None:

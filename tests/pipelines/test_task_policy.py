@@ -103,6 +103,16 @@ def test_the_shared_store_and_room_for_temporary_files(name: str) -> None:
     assert len({room["volumeName"] for room in rooms.values()}) == len(rooms)
 
 
+def test_with_a_store_on_s3_nobody_mounts_the_volume_and_all_have_the_keys() -> None:
+    spec, platform = compiled(s3_store=True)
+    for name in NAMES:
+        pod = kubernetes(spec, platform, name)
+        assert "pvcMount" not in pod
+        assert "hypercut-s3" in {one["secretName"] for one in pod["secretAsEnv"]}
+        assert pod["configMapAsEnv"]
+        assert {room["mountPath"]: room["sizeLimit"] for room in pod["emptyDirMounts"]}["/tmp"] == "100Gi"
+
+
 def test_torch_gets_shared_memory_where_it_trains() -> None:
     assert {name for name in NAMES if POLICIES[name].shared_memory} \
         == {"train-encoder", "train-deblurrer", "evaluate"}
