@@ -162,9 +162,10 @@ def table(result: dict[str, Any]) -> str:
     rows = ["# Two workers against one", "",
             f"The deblurrer of params.yaml ({result['parameters'] / 1e6:.2f} M parameters, {megabytes:.2f} MB of "
             f"gradients) on {result['cores']} cores: one worker on one core, and two workers on two that share "
-            f"the same batches, one thread each; {result['steps']} timed steps, medians of {result['rounds']} rounds (lowest to "
-            "highest). CPU: CPU-seconds of both workers against those of the one for the same samples, which is what "
-            "exchange and smaller shares cost whatever else the machine does. Load of the machine at the end: "
+            f"the same batches, one thread each; {result['steps']} timed steps, medians of {result['rounds']} "
+            "rounds (lowest to highest). CPU: CPU-seconds of both workers against those of the one for the same "
+            "samples, which is what exchange and smaller shares cost whatever else the machine does. Load of the "
+            "machine at the end: "
             f"{result['load']:.1f}.", "", "Command: `.venv/bin/python -m benchmarks.workers`", "",
             "| batch, crop | one worker, samples/s | two workers | ratio | CPU | MB exchanged a step |",
             "|---|---|---|---|---|---|"]

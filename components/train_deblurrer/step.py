@@ -10,8 +10,8 @@ from typing import Any
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
-from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
-from hypercut_core.deblurring.models import save_deblurrer
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.models import Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
 from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.errors import BadParameters
@@ -64,7 +64,7 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
 
 
 def _trained(task: DeblurrerTask, scale: ScaleConfig, place: str, folder: Path,
-             watch: WatchMaker | None) -> EvenOddDeblurrer:
+             watch: WatchMaker | None) -> Deblurrer:
     if scale.launcher == "ray":
         from components.train_deblurrer.ray_trainer import train_with_ray
 
