@@ -252,10 +252,23 @@ def costs(m: dict[str, Any]) -> list[str]:
         ("the same: hash of all rows; order of one epoch",
          f"{table['hash_seconds']:.1f} s; {table['order_seconds']:.2f} s"),
         ("a row as a Python object, as every row was before", f"{table['object_bytes']:.0f} bytes")]
+    rows += exchanged()
     cpu = pixels * (step["forward"] + step["backward"]) / 1e3
     return ["### What was measured here", "", f"CPU time of one thread; clips: {m['content']}.", "",
             "| what | figure | |", "|---|---|---|", *(f"| {what} | {figure} | measured |" for what, figure in rows),
             f"| a {CROP} px sample, forward and backward, one core | {cpu:.1f} s | computed: by its area |"]
+
+
+def exchanged() -> list[tuple[str, str]]:
+    """What benchmarks/workers.py counted of two processes, beside what a ring of two sends."""
+    file = RESULTS / "workers.json"
+    if not file.is_file():
+        return []
+    found = {"cases": [], "bytes_counted": False, **read_json(file)}
+    ring = 2 * ring_bytes(4 * found["parameters"], 2)
+    return [(f"two workers over gloo, {found['parameters'] / 1e6:.2f} M parameters: exchanged a step "
+             f"(a ring of two: {ring / 1e6:.2f} MB)", f"{one['bytes_per_step'] / 1e6:.2f} MB")
+            for one in found["cases"][:1] if found["bytes_counted"]]
 
 
 def models(m: dict[str, Any]) -> list[Model]:

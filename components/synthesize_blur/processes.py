@@ -31,13 +31,13 @@ class ProcessPool:
     def __enter__(self) -> ProcessPool:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for pipe, (process, _) in self._busy.items():
-            process.kill()
-            self._idle.append((process, pipe))
-        for _, pipe in self._idle:
-            pipe.close()  # a worker that waits for a task ends at that
-        for process, _ in self._idle:
+    def __exit__(self, *error: object) -> None:
+        for pipe, (busy, _number) in self._busy.items():
+            busy.kill()
+            self._idle.append((busy, pipe))
+        for _process, idle in self._idle:
+            idle.close()  # a worker that waits for a task ends at that
+        for process, _pipe in self._idle:
             process.join(10)
             process.kill()
             process.join()

@@ -3,6 +3,7 @@ share, as the footage does; no pixel passes through Ray."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from typing import Any
@@ -34,7 +35,7 @@ class RayPool:
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
             try:
-                ray.init(include_dashboard=False, log_to_driver=False, logging_level="warning")
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
                 first = (str(error).strip().splitlines() or ["no answer"])[0][:200]
                 raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",

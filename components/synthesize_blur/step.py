@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def _synthesize_to_bucket(manifest: Path, config: SynthesisConfig, out: str, met
     return figures
 
 
-def _made(job: Job, tasks: list[Task], progress: Progress) -> Iterator[Task]:
+def _made(job: Job, tasks: list[Task], progress: Progress) -> Generator[Task, None, None]:
     """Make what is not there yet; yields each task, in order, when its part is there."""
     there = [part_of(job, task).made for task in tasks]
     missing = [task for task, made in zip(tasks, there, strict=True) if not made]
@@ -145,13 +145,14 @@ def _alone(folder: Path) -> Iterator[Path]:
     """
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError("another run of synthesize-blur is at work here", where=folder,
-                                   remedy="wait until it ends, or choose another workspace") from None
-            yield folder
+        lock = (folder / "lock").open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError("another run of synthesize-blur is at work here", where=folder,
+                               remedy="wait until it ends, or choose another workspace") from None
+        yield folder
 
 
 def _check_splits(footage: Manifest, tally: Tally, manifest: Path) -> None:

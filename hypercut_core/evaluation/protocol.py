@@ -10,9 +10,9 @@ choice. Frames are numbered by the truth, so the figures do not change when a pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Clips(Protocol):
     """What the protocol reads of a clip store (`hypercut_core.clips.store.ClipStore`)."""
 
     @property
-    def records(self) -> list: ...  # of Record
+    def records(self) -> Sequence[Any]: ...
     @property
     def frames(self) -> int: ...
     def read(self, i: int) -> np.ndarray: ...  # uint8 [T+1, H, W, 3], the blurry image first
