@@ -18,24 +18,23 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
-from components.train_deblurrer.task import DeblurrerTask, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
 from components.train_deblurrer.versions import check_versions, versions
-from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
-from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
+from hypercut_core.deblurring.models import Deblurrer, load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
 from hypercut_core.progress import Progress, say
 from hypercut_core.training.checkpoint_folder import newest_name
-from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.world import World
 
-WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
+LOOK = 5.0  # time between two looks at the checkpoints, s
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Trained:
 
 
 def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, work: Path,
-                   watch: WatchMaker | None = None) -> EvenOddDeblurrer:
+                   watch: WatchMaker | None = None) -> Deblurrer:
     """Train on a Ray cluster and bring the model back, on the CPU.
 
     Args:
@@ -78,8 +77,7 @@ def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, wo
         _warn_of_local_checkpoints(ray, checkpoints)
         while True:
             _wait_for_room(ray, scale)
-            with _progress(order):
-                outcome = _attempt(ray, order, work)
+            outcome = _attempt(ray, order, work)
             if isinstance(outcome, Trained):
                 return _received(outcome)
             failure = outcome
@@ -99,7 +97,7 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
 
     scale = order.scale
     trainer = TorchTrainer(
-        _work, train_loop_config={"order": order},
+        _work, train_loop_config={"order": order},  # type: ignore[arg-type]
         scaling_config=ScalingConfig(
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker={"CPU": scale.cpus_per_worker,
@@ -109,19 +107,42 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
                              failure_config=FailureConfig(max_failures=0)),
         torch_config=TorchConfig(timeout_s=max(1, round(scale.hung_seconds))))
     try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", None) or {0: error}
-        failure = kind_of(failures)
+        trained: Trained = _fitted(trainer, order)
+    except (TrainingFailedError, ray.exceptions.RayError) as error:  # of workers, or of the process that leads them
+        failure = kind_of(getattr(error, "worker_failures", None) or {0: error})
         if failure is None:
             raise
         return failure
-    except ray.exceptions.RayError as error:  # the process that leads the workers died, or the head did
-        failure = kind_of({0: error})
-        if failure is None:
-            raise
-        return failure
-    trained: Trained = result.return_value
+    return trained
+
+
+def _fitted(trainer: Any, order: Order) -> Trained:
+    """What the first worker returns; meanwhile shows how far the newest checkpoint is, which all nodes can see.
+
+    `fit` runs in a thread of its own: in the main thread it would take Ctrl-C for a reason to end well.
+    """
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(trainer.fit().return_value)
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, name="ray", daemon=True)
+    thread.start()
+    files, scale = open_checkpoints(order.checkpoints), order.scale
+    label = f"training {order.task.objective} on {scale.workers} workers, saved"
+    with Progress(label, order.task.settings.training.steps) as progress:
+        while thread.is_alive():
+            thread.join(LOOK)
+            with contextlib.suppress(HypercutError, OSError):
+                newest = newest_name(files)
+                if newest is not None and newest[0] != progress.done:
+                    progress.advance(newest[0] - progress.done, f"loss {newest[1]:.4f}")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    trained: Trained = outcome[0]
     return trained
 
 
@@ -148,41 +169,18 @@ def _work(config: dict[str, Any]) -> Trained | None:
     return _packed(model, said) if world.first else None
 
 
-def _packed(model: EvenOddDeblurrer, said: list[str]) -> Trained:
+def _packed(model: Deblurrer, said: list[str]) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         save_deblurrer(Path(folder) / "model", model, {})
         return Trained((Path(folder) / "model").read_bytes(), tuple(said))
 
 
-def _received(trained: Trained) -> EvenOddDeblurrer:
+def _received(trained: Trained) -> Deblurrer:
     for line in trained.said:
         say(line)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model").write_bytes(trained.model)
         return load_deblurrer(Path(folder) / "model")
-
-
-@contextlib.contextmanager
-def _progress(order: Order) -> Iterator[None]:
-    """Show how far the newest checkpoint is: the one thing that all nodes can see."""
-    done, steps = threading.Event(), order.task.settings.training.steps
-
-    def look() -> None:
-        files = open_checkpoints(order.checkpoints)
-        with Progress(f"training {order.task.objective} on {order.scale.workers} workers, saved", steps) as progress:
-            while not done.wait(5):
-                with contextlib.suppress(HypercutError, OSError):
-                    newest = newest_name(files)
-                    if newest is not None and newest[0] != progress.done:
-                        progress.advance(newest[0] - progress.done, f"loss {newest[1]:.4f}")
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -211,8 +209,8 @@ def _connect(ray: Any) -> None:
         # what workers and Ray's own processes print stays in the logs of the nodes (/tmp/ray)
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        first = (str(error).strip().splitlines() or ["no answer"])[0][:300]
-        raise ClusterError(f"the Ray cluster cannot be used ({first})", where="RAY_ADDRESS",
+        reason = " ".join(str(error).split())[:400].rstrip(".") or "no answer"
+        raise ClusterError(f"the Ray cluster cannot be used ({reason})", where="RAY_ADDRESS",
                            remedy="start one with 'ray start --head', give its address, or unset RAY_ADDRESS to train"
                                   " on this machine alone") from error
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from components.train_deblurrer.task import DeblurrerTask, checkpoint_place, open_checkpoints
-from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
-from hypercut_core.deblurring.models import save_deblurrer
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.models import Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
 from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.errors import BadParameters
@@ -20,11 +19,9 @@ from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
 from hypercut_core.training.checkpoint_folder import forget_checkpoints
-from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig, forget
 from hypercut_core.training.world import World
-
-WatchMaker = Callable[[], contextlib.AbstractContextManager[Watch]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
 
 
 def _trained(task: DeblurrerTask, scale: ScaleConfig, place: str, folder: Path,
-             watch: WatchMaker | None) -> EvenOddDeblurrer:
+             watch: WatchMaker | None) -> Deblurrer:
     if scale.launcher == "ray":
         from components.train_deblurrer.ray_trainer import train_with_ray
 

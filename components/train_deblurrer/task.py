@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from components.clip_stores import open_clips
-from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
+from hypercut_core.deblurring.models import Deblurrer
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.files import FileStore, LocalFiles
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
-from hypercut_core.training.execution import Execution
+from hypercut_core.training.execution import Execution, Watch
+
+WatchMaker = Callable[[], AbstractContextManager[Watch | None]]  # opened by the process that watches; picklable
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class DeblurrerTask:
     orders: OrderTable
     encoder: Encoder
 
-    def train(self, work: Path, execution: Execution) -> EvenOddDeblurrer:
+    def train(self, work: Path, execution: Execution) -> Deblurrer:
         """Train in this process, alone or as one of several."""
         return fit_deblurrer(open_clips(self.clips), self.objective, self.settings, self.seed, work,
                              orders=self.orders, encoder=self.encoder, execution=execution)

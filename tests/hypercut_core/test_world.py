@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from world_process import train_as
+from world_process import train_as, train_in_stages
 
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStoreWriter
@@ -89,6 +89,27 @@ def test_bf16_and_clipping_agree_as_far_as_bf16_does(store: Path, tmp_path: Path
     one, two = (trained(tmp_path / str(size), store, size, settings=half)[0] for size in (1, 2))
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-2)
     assert distance(two["weights"], one["weights"]) < 1e-2
+
+
+def staged(folder: Path, size: int, stop: int = -1) -> list[int | None]:
+    folder.mkdir(exist_ok=True)
+    (folder / "meeting").unlink(missing_ok=True)
+    ranks = [processes.Process(target=train_in_stages, args=(rank, size, folder, stop)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+    return [process.exitcode for process in ranks]
+
+
+def test_parts_of_a_model_may_begin_later_and_a_group_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    assert staged(tmp_path / "one", 1) == [0]
+    assert staged(tmp_path / "two", 2) == [0, 0]
+    assert staged(tmp_path / "again", 2, stop=5) == [9, 9]
+    assert staged(tmp_path / "again", 2) == [0, 0]
+    one, two, again = (load_file(tmp_path / name / "weights-0.safetensors") for name in ("one", "two", "again"))
+    assert distance(one, two) < 1e-6
+    assert distance(two, again) == 0
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8])
