@@ -162,21 +162,20 @@ class _Probes:
         answers, problems = self._ask({name: actor.machine.remote() for name, actor in self.actors.items()})
         for name, machine in answers.items():
             self.nodes[name].machine, self.nodes[name].answered = machine, True
-        for name, why in problems.items():
-            self.nodes[name].problem = why
-            self.ray.kill(self.actors.pop(name))
+        self._leave_out(problems)
 
     def clocks(self) -> None:
-        for name, actor in self.actors.items():
+        for name, actor in list(self.actors.items()):
             trips = []
             for _ in range(CLOCK_READS):
                 before = time.time()
-                answers, _ = self._ask({name: actor.clock.remote()})
-                if name not in answers:
+                answers, problems = self._ask({name: actor.clock.remote()})
+                if problems:
+                    self._leave_out(problems)
                     break
                 after = time.time()
                 trips.append((after - before, answers[name] - (before + after) / 2))
-            if trips:
+            else:
                 trip, self.nodes[name].clock_ahead = min(trips)
                 self.nodes[name].clock_error = trip / 2
 
@@ -242,6 +241,12 @@ class _Probes:
         where = NodeAffinitySchedulingStrategy(self.ids[name]["NodeID"], soft=False)
         return self.ray.remote(node_facts.NodeProbe).options(
             num_cpus=0, num_gpus=gpus, max_restarts=0, scheduling_strategy=where).remote()
+
+    def _leave_out(self, problems: Mapping[str, str]) -> None:
+        """Nodes that do not answer are not asked again."""
+        for name, why in problems.items():
+            self.nodes[name].answered, self.nodes[name].problem = False, why
+            self.ray.kill(self.actors.pop(name))
 
     def _replace_stuck(self, problems: Mapping[str, str]) -> None:
         """A read that hangs would keep the node's actor from its next answer."""

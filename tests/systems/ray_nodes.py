@@ -1,10 +1,10 @@
 """Ray nodes on this machine that share nothing but the kernel, the clock and the disk's read-only files.
 
 Each node is a set of namespaces: a network (`eth0`, on a bridge that all nodes share), a host name, processes,
-/dev/shm and /tmp/ray of its own. So a node can be killed as a whole, unplugged, and joined by another, and each
-one has only what a machine has. Nothing of it can be reached from outside or reaches outside.
+/dev/shm and /tmp/ray of its own. So a node can be killed as a whole and another one can join, and each has
+only what a machine has. Nothing of it can be reached from outside or reaches outside.
 
-    with ray_cluster(tmp_path) as cluster:
+    with ray_cluster() as cluster:
         cluster.start_head()
         cluster.join("node2")
         done = cluster.head.run(sys.executable, "driver.py")
@@ -141,10 +141,6 @@ class Node:
             return psutil.Process(self.process.pid).children()
         return []
 
-    def plug(self, state: str) -> None:
-        """The network cable: "up" or "down" (packets vanish, nobody is told)."""
-        _ip("-n", _hub_of(self.network), "link", "set", f"p{self.number}", state)
-
     def lose_packets_to(self, address: str) -> None:
         """Whatever it sends to `address` of the subnet vanishes."""
         _ip("-n", self.network, "neigh", "replace", address, "lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud",
@@ -198,6 +194,9 @@ class RayCluster:
         self.token = folder / "token"
         self.token.touch(mode=0o600)
         self.token.write_text(secrets.token_hex(32))
+
+    def lay_cables(self) -> None:
+        """The bridge. Raises CalledProcessError where that may not be."""
         _ip("netns", "add", self.hub)
         _ip("-n", self.hub, "link", "add", "br0", "type", "bridge")
         _ip("-n", self.hub, "addr", "add", f"{HUB}/24", "dev", "br0")
@@ -271,16 +270,15 @@ def ray_cluster() -> Iterator[RayCluster]:
     made = not SESSIONS.exists()
     SESSIONS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="hypercut-ray-"))
-    cluster = None
+    cluster = RayCluster(folder)
     try:
         try:
-            cluster = RayCluster(folder)
+            cluster.lay_cables()
         except subprocess.CalledProcessError as error:
             not_here(f"network namespaces cannot be made: {error.stderr}")
         yield cluster
     finally:
-        if cluster is not None:
-            cluster.close()
+        cluster.close()
         shutil.rmtree(folder)
         if made:
             with contextlib.suppress(OSError):  # another program may use it by now
@@ -296,10 +294,6 @@ def wait_until(ready: Callable[[], bool], what: str, patience: float = PATIENCE)
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=60)
-
-
-def _hub_of(network: str) -> str:
-    return re.sub(r"-.*", "-hub", network)
 
 
 def _remove_network(name: str) -> None:

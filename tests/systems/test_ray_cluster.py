@@ -69,10 +69,14 @@ class Training:
     def start_and_save(self) -> subprocess.Popen[str]:
         """Up to its first checkpoint and a little further."""
         driver = self.start()
-        wait_until(lambda: driver.poll() is not None or 0 < ray_training.saved(self.folder) < max(self.steps.numbers),
+        wait_until(lambda: driver.poll() is not None or self._is_beyond_a_checkpoint(),
                    "a checkpoint is written")
         assert driver.poll() is None, self.cluster.head.output(driver)[-4000:]
         return driver
+
+    def _is_beyond_a_checkpoint(self) -> bool:
+        done = self.steps.numbers
+        return bool(done) and 0 < ray_training.saved(self.folder) < done[-1] - 5
 
     def finish(self, driver: subprocess.Popen[str]) -> str:
         driver.wait(600)
@@ -147,7 +151,7 @@ def test_a_killed_driver_is_started_again(
 
 def test_a_worker_that_hangs_is_given_up(
         training: Training, undisturbed: dict[str, torch.Tensor], fault_record: FaultRecord) -> None:
-    training.scale["hung_seconds"] = 20
+    training.scale["hung_seconds"] = 15
     driver = training.start_and_save()
     worker = workers(training.cluster)[-1]
     worker.send_signal(signal.SIGSTOP)
@@ -155,35 +159,35 @@ def test_a_worker_that_hangs_is_given_up(
     assert "waited in vain" in training.finish(driver)
     assert not worker.is_running(), "the worker that hung is still there"
     assert training.equals(undisturbed)
-    fault_record(fault="a worker hangs (SIGSTOP) for longer than 20 s", tries=1, survived=1,
+    fault_record(fault="a worker hangs (SIGSTOP) for longer than 15 s", tries=1, survived=1,
                  lost_steps=training.steps.twice, recovery_seconds=training.steps.first_after(stopped))
 
 
 def test_a_node_with_another_version_is_refused(
         training: Training, undisturbed: dict[str, torch.Tensor], fault_record: FaultRecord) -> None:
-    """It joins in the place of a node that was killed; with a right one in its place the same command goes on."""
+    """It joins in the place of a node that was killed; with a right one in its place the same command trains."""
     cluster = training.cluster
     other = cluster.folder / "other/hypercut-9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: hypercut\nVersion: 9.9\n")
-    driver = training.start_and_save()
     training.nodes[0].kill()
     wrong = new_node(cluster, PYTHONPATH=f"{other.parent}:{PYTHONPATH}")
+    driver = training.start()
     driver.wait(600)
     said = cluster.head.output(driver)
     assert driver.returncode == 1
-    last = next(line for line in said.splitlines() if "refused" in line)
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert "refused" in last
     assert "hypercut 9.9 instead of 0.1.0" in last
     assert wrong.address in last
     assert "To mend it:" in last
-    assert ray_training.saved(training.folder)
     wrong.kill()
     new_node(cluster)
-    whole = time.time()
     training.finish(training.start())
     assert training.equals(undisturbed)
-    fault_record(fault="a node of another version joins: refused, then replaced", tries=1, survived=1,
-                 lost_steps=training.steps.twice, recovery_seconds=training.steps.first_after(whole))
+    fault_record(fault="a node of another version joins: refused with its name, then replaced", tries=1, survived=1,
+                 lost_steps=training.steps.twice)
 
 
 def test_a_head_that_restarts_loses_the_nodes_but_not_the_training(
