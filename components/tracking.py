@@ -20,7 +20,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,20 @@ class StepRun:
         found = [Metric(_plain_name(name), value, now, 0) for name, value in _numbers(figures, prefix)]
         for start in range(0, len(found), 500):  # a server takes 1000 at once
             self.client.log_batch(self.run_id, metrics=found[start:start + 500])
+
+    def points(self, series: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log points of curves: a step and its figures each."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        found = [Metric(_plain_name(name), float(value), now, step) for step, figures in series
+                 for name, value in figures.items()]
+        for start in range(0, len(found), 500):
+            self.client.log_batch(self.run_id, metrics=found[start:start + 500])
+
+    def end(self, status: str) -> None:
+        """Mark the run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         self.client.log_artifact(self.run_id, str(path), folder)
@@ -198,6 +212,34 @@ def run(step: str, workspace: Path, *, params: Mapping[str, Any] | None = None,
         # on leaving, MLflow marks the run as FINISHED or FAILED
         with _same_environment("MLFLOW_RUN_ID"), mlflow.start_run(run_id=run_id):
             yield StepRun(made, run_id)
+
+
+def server_named() -> bool:
+    """Whether MLFLOW_TRACKING_URI says where to log; otherwise it is the workspace's own file."""
+    return bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
+def open_run(name: str, workspace: Path, *, params: Mapping[str, Any], tags: Mapping[str, Any],
+             experiment: str = EXPERIMENT) -> StepRun:
+    """A child run that lives as long as its training, however many processes that takes.
+
+    It is the one of this name that has not ended, or a new one; `StepRun.end` ends it.
+
+    Raises:
+        MissingExtra, RegistryError.
+    """
+    made = client(workspace)
+    facts, settings = clean(tags), clean(params)
+    with explain(tracking_uri(workspace)):
+        place, parent = _place_and_parent(made, workspace, experiment, facts, settings, "")
+        query = (f"tags.`mlflow.parentRunId` = '{parent}' and tags.`hypercut.step` = '{name}' and "
+                 "attributes.status = 'RUNNING'")
+        if found := made.search_runs([place], query, max_results=1):
+            return StepRun(made, found[0].info.run_id)
+        labels = {"mlflow.parentRunId": parent, "mlflow.runName": name, "hypercut.step": name, **facts}
+        run_id = made.create_run(place, run_name=name, tags=labels).info.run_id
+        _log_params(made, run_id, settings)
+    return StepRun(made, run_id)
 
 
 def record(metrics: Mapping[str, Path], workspace: Path, *, params: Mapping[str, Any],

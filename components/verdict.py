@@ -67,7 +67,7 @@ def checks_of(results: Mapping[str, Any], key: str) -> tuple[Check, ...]:
     return tuple(_check(entry, key) for entry in entries)
 
 
-def deliver(verdict: Verdict, where: Path, out: Path, report: Path) -> None:
+def deliver(verdict: Verdict, where: str | Path, out: Path, report: Path) -> None:
     """Write verdict and page, then raise if a rule is broken.
 
     Raises:

@@ -28,6 +28,15 @@ class HypercutError(Exception):
         cure = f" To mend it: {self.remedy}." if self.remedy else ""
         return f"{place}{self.what}.{cure}"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.what, self.where, self.remedy)  # errors travel between processes
+
+
+def _again(kind: type[HypercutError], what: str, where: str | None, remedy: str | None) -> HypercutError:
+    error = kind.__new__(kind)
+    HypercutError.__init__(error, what, where=where, remedy=remedy)
+    return error
+
 
 class BadFootage(HypercutError):
     """A video, frame folder or data-set layout that cannot be used as it is."""
@@ -75,6 +84,10 @@ class ContainerError(HypercutError):
 
 class PipelineServerError(HypercutError):
     """The Kubeflow Pipelines server refuses, fails, or does not answer."""
+
+
+class ClusterError(HypercutError):
+    """A Ray cluster, or one of its nodes, cannot be used or was lost."""
 
 
 class Interrupted(HypercutError):

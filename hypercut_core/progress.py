@@ -11,6 +11,11 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
+def say(line: str) -> None:
+    """One line for people, on standard error."""
+    print(f"hypercut: {line}", file=sys.stderr, flush=True)
+
+
 class Progress:
     """Count steps of named work. Use as a context manager and call `advance`.
 

@@ -32,7 +32,7 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="GROUP.KEY
 WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of data/, models/, metrics/ "
                                                "and reports/.")]
 ManifestOption = Annotated[Path | None, typer.Option(help="Footage manifest. [data/footage.json]")]
-ClipsOption = Annotated[Path | None, typer.Option(help="Clip store. [data/clips]")]
+ClipsOption = Annotated[str | None, typer.Option(help="Clip store: a folder, or s3://bucket/prefix. [data/clips]")]
 EncoderOption = Annotated[Path | None, typer.Option(help="HyperCUT encoder. [models/encoder.safetensors]")]
 OrdersOption = Annotated[Path | None, typer.Option(help="Order table. [data/orders.parquet]")]
 VerdictOption = Annotated[Path | None, typer.Option(help="Verdict, JSON; a readable .html beside it. "
@@ -292,7 +292,7 @@ def _say(line: str) -> None:
 
 
 def _step(name: str, params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,
-          objective: str | None = None, metrics: Path | None = None, **paths: Path | None) -> None:
+          objective: str | None = None, metrics: Path | None = None, **paths: Path | str | None) -> None:
     from pipelines.local import STEPS, train_deblurrer
 
     if metrics is not None:
@@ -305,7 +305,7 @@ def _step(name: str, params: Path | None, preset: str | None, overrides: list[st
 
 
 def _open(params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,
-          paths: dict[str, Path | None] | None = None) -> tuple[Any, Any]:
+          paths: dict[str, Path | str | None] | None = None) -> tuple[Any, Any]:
     """The workspace and the parameters that a command is about."""
     from components.params import SOURCE_TREE, load
     from pipelines.workspace import Workspace

@@ -59,11 +59,16 @@ def assign_order(ws: Workspace, p: Parameters) -> None:
 
 def train_deblurrer(ws: Workspace, p: Parameters, objective: str | None = None) -> None:
     """Train one objective, or every one of `objectives`."""
+    from components.provenance import TAGS, tags
     from components.train_deblurrer.step import train_deblurrer as step
+    from components.training_watch import MlflowWatch
 
+    facts = provenance(ws, p)
+    params = {name: value for name, value in facts.items() if name not in TAGS}
     for name in [objective] if objective else p.objectives:
         step(ws.clips, ws.orders, ws.encoder, p.deblurrer, name, ws.deblurrer(name),
-             ws.metrics(f"train-deblurrer-{name}"), p.seed, ws.work)
+             ws.metrics(f"train-deblurrer-{name}"), p.seed, ws.work,
+             watch=MlflowWatch(f"training {name}", ws.root.resolve(), params, tags(facts), p.register.experiment))
 
 
 def evaluate(ws: Workspace, p: Parameters) -> None:

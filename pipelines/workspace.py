@@ -17,15 +17,17 @@ class Workspace:
     """
 
     root: Path
-    elsewhere: Mapping[str, Path] = field(default_factory=dict)
+    elsewhere: Mapping[str, Path | str] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Path:
         return self._at("manifest", "data/footage.json")
 
     @property
-    def clips(self) -> Path:
-        return self._at("clips", "data/clips")
+    def clips(self) -> Path | str:
+        """The clip store: a folder, or s3://bucket/prefix."""
+        elsewhere = str(self.elsewhere.get("clips") or "")
+        return elsewhere if elsewhere.startswith("s3://") else self._at("clips", "data/clips")
 
     @property
     def orders(self) -> Path:
@@ -55,4 +57,4 @@ class Workspace:
         return self._at("verdict", f"reports/{step}.json")
 
     def _at(self, name: str, usual: str) -> Path:
-        return self.elsewhere.get(name) or self.root / usual
+        return Path(self.elsewhere.get(name) or self.root / usual)

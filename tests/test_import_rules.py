@@ -45,8 +45,9 @@ def test_steps_do_not_import_each_other() -> None:
 HOMES = {
     "great_expectations": ("components/validate_footage/", "components/validate_clips/"),
     "ray": ("components/train_deblurrer/", "components/synthesize_blur/"),
-    "boto3": ("components/storage.py",),
-    "botocore": ("components/storage.py",),
+    "boto3": ("components/storage/s3_client.py",),
+    "botocore": ("components/storage/s3_client.py",),
+    "dvc": ("components/storage/revisions.py",),
     "mlflow": ("components/tracking.py", "components/register_model/"),
     "kfp": ("pipelines/",),
     "kfp_kubernetes": ("pipelines/",),
@@ -62,7 +63,7 @@ def test_every_service_lives_in_its_own_rooms() -> None:
 
 
 # besides these, nothing is steered by the environment: paths and addresses are arguments
-READERS = ("components/storage.py", "components/tracking.py", "pipelines/submit.py")
+READERS = ("components/storage/s3_client.py", "components/tracking.py", "pipelines/submit.py")
 
 
 def test_environment_variables_are_read_in_three_places() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hypercut_core.clips.store import ClipStore
+from components.clip_stores import open_clips
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import assign_orders, write_orders
@@ -25,9 +25,9 @@ class OrderConfig:
     threads: int = 0  # clips in work at once, one CPU thread each; the table does not depend on it; 0: all cores
 
 
-def assign_order(store: Path, encoder: Path, config: OrderConfig, out: Path, metrics: Path) -> dict[str, Any]:
+def assign_order(store: str | Path, encoder: Path, config: OrderConfig, out: Path, metrics: Path) -> dict[str, Any]:
     """Write the order table to `out` and its figures to `metrics`."""
-    clips = ClipStore(store)
+    clips = open_clips(store)
     torch.set_num_threads(1)
     table = assign_orders(load_encoder(encoder), clips, str(pick_device(config.device)),
                           config.threads or os.cpu_count() or 1)

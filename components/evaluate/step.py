@@ -33,14 +33,14 @@ class EvaluateConfig:
     worst: int = 6  # clips shown among the worst
 
 
-def evaluate(store: Path, models: Mapping[str, Path], orders: Path | None, out_dir: Path, metrics: Path,
+def evaluate(store: str | Path, models: Mapping[str, Path], orders: Path | None, out_dir: Path, metrics: Path,
              config: EvaluateConfig, *, default: str | None = None, encoder_metrics: Path | None = None,
              champion: Path | None = None, provenance: Mapping[str, Any] | None = None,
              device: str | None = None) -> dict[str, Any]:
     """Score all models on the same clips and write figures, tables and the report.
 
     Args:
-        store: clip store.
+        store: clip store: a folder, or s3://bucket/prefix.
         models: name -> model file, the name being the objective it was trained with.
         orders: order table, for the canonical order and the margins; None where there is none.
         out_dir: folder for report.html, per_frame.csv and per_clip.csv; replaced as a whole.
@@ -55,15 +55,15 @@ def evaluate(store: Path, models: Mapping[str, Path], orders: Path | None, out_d
         BadClipStore: the split holds no clips.
         BadCheckpoint: a model file is missing, damaged or made for another number of frames.
     """
+    from components.clip_stores import open_clips
     from components.evaluate.bench import Bench
-    from hypercut_core.clips.store import ClipStore
 
     default = default or next(iter(models), "")
     if default not in models:
         raise BadParameters(f"there is no model of the default objective '{default}'",
                             where="deblurrer.objective",
                             remedy=f"choose one of {', '.join(models)}, or train it")
-    clips = ClipStore(store)
+    clips = open_clips(store)
     indices = _choose_clips(clips, config, store)
     bench = Bench(clips, indices, config, _read_orders(orders), device or _device())
     for name in [default, *(name for name in models if name != default)]:
@@ -77,7 +77,7 @@ def evaluate(store: Path, models: Mapping[str, Path], orders: Path | None, out_d
     return figures
 
 
-def _choose_clips(clips: ClipStore, config: EvaluateConfig, store: Path) -> np.ndarray:
+def _choose_clips(clips: ClipStore, config: EvaluateConfig, store: str | Path) -> np.ndarray:
     indices = clips.indices(config.split)
     if not len(indices):
         raise BadClipStore(f"the store holds no clips of the split '{config.split}'", where=store,

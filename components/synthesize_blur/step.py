@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from hypercut_core.clips.manifest import SPLITS, Manifest, read_manifest
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStoreWriter
 from hypercut_core.errors import BadFootage
-from hypercut_core.files import write_json
+from hypercut_core.files import file_sha256, read_json, write_json
 from hypercut_core.progress import Progress, track
 
 MOST_DAMAGE = 50  # damaged places that are listed; the rest is counted
@@ -82,11 +85,12 @@ class Tally:
         }
 
 
-def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics: Path, seed: int,
+def synthesize_blur(manifest: Path, config: SynthesisConfig, out: str | Path, metrics: Path, seed: int,
                     frames: int = 7, work: Path | None = None) -> dict[str, Any]:
     """Write the clip store to `out` and its figures to `metrics`.
 
     Args:
+        out: a folder, or s3://bucket/prefix.
         frames: T, the number of sharp frames, odd, 3 to 15.
         work: folder for downloads, as in collect-footage; default: `work/` beside the folder of `manifest`.
 
@@ -94,6 +98,8 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics:
         BadFootage: a source changed, cannot be read or does not fit; or a split has no clip.
         BadParameters: settings that make no sense.
     """
+    if storage.is_remote(out):
+        return _synthesize_to_bucket(manifest, config, str(out), metrics, seed, frames, work)
     footage = read_manifest(manifest)
     tally = Tally()
     with ClipStoreWriter(out, frames) as writer:
@@ -108,6 +114,24 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: Path, metrics:
             _check_splits(footage, tally, manifest)
     figures = tally.figures(frames)
     write_json(metrics, figures)
+    return figures
+
+
+def _synthesize_to_bucket(manifest: Path, config: SynthesisConfig, out: str, metrics: Path, seed: int, frames: int,
+                          work: Path | None) -> dict[str, Any]:
+    """Make the store in `work`, then upload it; a step that was killed while it uploaded makes nothing again."""
+    place = (work or manifest.parent.parent / "work") / "upload" / hashlib.sha256(out.encode()).hexdigest()[:16]
+    made, kept = place / "made.json", place / "metrics.json"
+    identity = json.loads(json.dumps({"manifest": file_sha256(manifest), "blur": asdict(config), "seed": seed,
+                                      "frames": frames}))
+    if not made.is_file() or read_json(made) != identity:
+        made.unlink(missing_ok=True)
+        synthesize_blur(manifest, config, place / "clips", kept, seed, frames, work)
+        write_json(made, identity, digits=None)
+    storage.upload_clips(place / "clips", out)
+    figures = dict(read_json(kept))
+    write_json(metrics, figures)
+    shutil.rmtree(place, ignore_errors=True)
     return figures
 
 

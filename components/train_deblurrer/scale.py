@@ -23,8 +23,10 @@ class ScaleConfig:
     micro_batch: int = 0  # clips in memory at once, gradients are added up; 0: a worker's whole share
     checkpoints: str = ""  # folder or s3:// prefix of the checkpoints; empty: the step's work folder
     keep: int = 2  # newest checkpoints that are kept, and beside them the one of the lowest loss
-    lost_workers: int = 3  # how often a lost worker or node is made up for
-    hung_seconds: float = 600.0  # a worker that the others wait for so long counts as lost, s
+    lost_workers: int = 3  # how often a training is resumed after a lost worker or node
+    hung_workers: int = 3  # how often it is resumed after a worker that hung
+    hung_seconds: float = 600.0  # a worker that the others wait for so long hangs, s
+    join_seconds: float = 600.0  # how long nodes that are missing are waited for, s
     watch_seconds: float = 30.0  # time between two entries in MLflow while it trains, s; 0: none
 
 

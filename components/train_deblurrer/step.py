@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from hypercut_core.clips.store import ClipStore
-from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
+from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
-from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
+from hypercut_core.deblurring.training import DeblurrerTraining
+from hypercut_core.errors import BadParameters
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
+from hypercut_core.training.checkpoint_folder import forget_checkpoints
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig, forget
+from hypercut_core.training.world import World
 
 
 @dataclass(frozen=True)
@@ -29,22 +35,42 @@ class TrainDeblurrerConfig:
     scale: ScaleConfig = field(default_factory=ScaleConfig)
 
 
-def train_deblurrer(store: Path, orders: Path, encoder: Path, config: TrainDeblurrerConfig, objective: str,
-                    out: Path, metrics: Path, seed: int, work: Path) -> dict[str, Any]:
+def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: TrainDeblurrerConfig, objective: str,
+                    out: Path, metrics: Path, seed: int, work: Path, *,
+                    watch: WatchMaker | None = None) -> dict[str, Any]:
     """Train one objective's deblurrer; write it to `out` and its figures to `metrics`.
 
-    A killed run goes on where it was.
+    A killed run goes on where it was, however it was spread over processes before and is now.
+
+    Args:
+        watch: makes what is told how the training goes.
     """
     check_scale(config.scale, config.training)
-    clips = ClipStore(store)
+    clips = open_clips(store)
     folder = work / f"train-deblurrer-{objective}"
     settings = DeblurrerTraining(config.model, config.loss, config.training)
-    model = fit_deblurrer(clips, objective, settings, seed, folder, orders=read_orders(orders),
-                          encoder=load_encoder(encoder))
+    task = DeblurrerTask(str(store) if "://" in str(store) else str(Path(store).resolve()), objective, settings, seed,
+                         read_orders(orders), load_encoder(encoder))
+    place = checkpoint_place(task, clips.sha256, config.scale.checkpoints, folder)
+    model = _trained(task, config.scale, place, folder, watch)
     figures = {"objective": objective, "parameters": sum(p.numel() for p in model.parameters()),
                "steps": config.training.steps, "clips_seen": config.training.steps * config.training.batch}
     save_deblurrer(out, model, {"objective": objective, "data": clips.sha256, "seed": seed,
                                 "loss": asdict(config.loss), "training": asdict(config.training)})
     write_json(metrics, figures)
+    forget_checkpoints(open_checkpoints(place))
     forget(folder)
     return figures
+
+
+def _trained(task: DeblurrerTask, scale: ScaleConfig, place: str, folder: Path,
+             watch: WatchMaker | None) -> EvenOddDeblurrer:
+    if scale.launcher == "ray":
+        from components.train_deblurrer.ray_trainer import train_with_ray
+
+        return train_with_ray(task, scale, place, folder / "ray", watch)
+    if scale.launcher == "rayjob":
+        raise BadParameters("this launcher is not there yet", where="deblurrer.scale.launcher", remedy="use ray")
+    with contextlib.nullcontext() if watch is None else watch() as told:
+        return task.train(folder, Execution(World(), scale.micro_batch, open_checkpoints(place), scale.keep, told,
+                                            scale.watch_seconds))

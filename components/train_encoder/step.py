@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hypercut_core.clips.store import ClipStore
+from components.clip_stores import open_clips
 from hypercut_core.files import write_json
 from hypercut_core.ordering.distillation import TeacherConfig, fit_teacher
 from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
@@ -25,14 +25,14 @@ class TrainEncoderConfig:
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
-def train_encoder(store: Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
+def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,
                   work: Path) -> dict[str, Any]:
     """Write the encoder to `out` and its figures to `metrics`; a killed run goes on where it was.
 
     Raises:
         TrainingCollapsed: the encoder's order means nothing, or its teacher has learned nothing.
     """
-    clips = ClipStore(store)
+    clips = open_clips(store)
     folder, lesson = work / "train-encoder", work / "train-encoder-teacher"
     teacher = fit_teacher(clips, config.teacher, seed, lesson) if config.objective == "distilled" else None
     encoder = fit_encoder(clips, config.model, config.training, seed, folder, recolour=config.recolour,

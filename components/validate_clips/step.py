@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.clip_stores import open_clips
 from components.verdict import Verdict, checks_of, deliver, leaks
 from hypercut_core.blur.exposure import RESPONSES, blur_error
 from hypercut_core.clips.store import ClipStore
@@ -41,7 +42,7 @@ class ValidateClipsConfig:
     contrast_min: float = 1.0  # least standard deviation of the blurry image, grey levels of 255
 
 
-def validate_clips(store: Path, config: ValidateClipsConfig, out: Path, report: Path) -> None:
+def validate_clips(store: str | Path, config: ValidateClipsConfig, out: Path, report: Path) -> None:
     """Check a clip store; writes the verdict to `out` (JSON) and `report` (HTML).
 
     Raises:
@@ -49,11 +50,11 @@ def validate_clips(store: Path, config: ValidateClipsConfig, out: Path, report: 
         BadClipStore: no clip store, or its table and arrays do not match.
         MissingExtra: great_expectations is not installed.
     """
-    clips = ClipStore(store)
+    clips = open_clips(store)
     table = _table(clips, config)
     response = _better_response(table)
     checks = checks_of(_validate(table, _rules(config, clips.frames, response)), key="clip_id")
-    deliver(Verdict("validate-clips", f"Clip store {store.name}", checks, _figures(table, clips, response)),
+    deliver(Verdict("validate-clips", f"Clip store {Path(store).name}", checks, _figures(table, clips, response)),
             store, out, report)
 
 

@@ -16,13 +16,16 @@ class ByteSource(Protocol):
 
     Both calls raise FileNotFoundError for a missing key; `read` raises EOFError if the
     key ends before offset + length. Safe to call from several threads.
+
+    A source that is far away may offer two things more: `merge_gap`, bytes between two ranges up to which
+    reading both as one is cheaper, and `prefetch(ranges)`, which starts to fetch (key, offset, length).
     """
 
     name: str  # for messages: the folder or URI
 
     def size(self, key: str) -> int: ...
 
-    def read(self, key: str, offset: int, length: int) -> bytes: ...
+    def read(self, key: str, offset: int, length: int) -> bytes | bytearray: ...
 
 
 class LocalBytes:

@@ -92,13 +92,11 @@ class ClipBatches:
 
     def __call__(self, step: int, places: range | None = None) -> Batch:
         part = np.arange(self.batch) if places is None else np.array(places, dtype=np.int64)
-        at = sample_indices(len(self.clips), self.batch, self.seed, step)
-        rng = np.random.default_rng([self.seed, 2, step])
-        height, width = (self.crop, self.crop) if self.crop else self.sizes[0].tolist()
-        corners = rng.integers(0, self.sizes[at] - (height, width) + 1)
-        codes = self._codes(rng, square=height == width)
-        backward = rng.integers(0, 2, self.batch) * self.augmentation.time_reversal
-        at, corners, codes, backward = at[part], corners[part], codes[part], backward[part]  # drawn for all
+        at, corners, codes, backward = self._draw(step, part)
+        height, width = self._crop_size()
+        if self.store.far:
+            self._fetch_ahead(at, corners)
+            self._fetch_ahead(*self._draw(step + 1, part)[:2])  # while this one is decoded and trained on
         pixels = np.empty((len(part), self.store.frames + 1, 3, height, width), np.uint8)
         for k, position in enumerate(at):
             top, left = corners[k].tolist()
@@ -110,6 +108,28 @@ class ClipBatches:
         values = torch.from_numpy(pixels).to(self.device).float().div_(255)
         return Batch(values[:, 0], values[:, 1:], direction.to(self.device), self.clips[at], part)
 
+    def _draw(self, step: int, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positions, corners, dihedral codes and directions of some places of a batch, drawn for all of it."""
+        at = sample_indices(len(self.clips), self.batch, self.seed, step)
+        rng = np.random.default_rng([self.seed, 2, step])
+        height, width = self._crop_size()
+        corners = rng.integers(0, self.sizes[at] - (height, width) + 1)
+        codes = self._codes(rng, square=height == width)
+        backward = rng.integers(0, 2, self.batch) * self.augmentation.time_reversal
+        return at[part], corners[part], codes[part], backward[part]
+
+    def _crop_size(self) -> tuple[int, int]:
+        return (self.crop, self.crop) if self.crop else tuple(self.sizes[0].tolist())
+
+    def _fetch_ahead(self, at: np.ndarray, corners: np.ndarray) -> None:
+        crops = []
+        for clip, (top, left) in zip(self.clips[at].tolist(), corners.tolist(), strict=True):
+            if clip not in self._cache:
+                record, whole = self.store.records[clip], self._bytes(clip) <= self._room
+                crops.append((clip, 0, 0, record.height, record.width) if whole
+                             else (clip, top, left, *self._crop_size()))
+        self.store.prefetch(crops)
+
     def _codes(self, rng: np.random.Generator, square: bool) -> np.ndarray:
         drawn = rng.integers(0, DIHEDRAL, self.batch)
         allowed = 3 * self.augmentation.flips + 4 * (self.augmentation.transposes and square)
@@ -118,13 +138,16 @@ class ClipBatches:
     def _read(self, clip: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         whole = self._cache.get(clip)
         if whole is None:
-            record = self.store.records[clip]
-            size = (record.frames + 1) * record.height * record.width * 3
+            size = self._bytes(clip)
             if size > self._room:
                 return self.store.read_crop(clip, top, left, height, width)
             self._room -= size
             whole = self._cache[clip] = self.store.read(clip)
         return whole[:, top:top + height, left:left + width]
+
+    def _bytes(self, clip: int) -> int:
+        record = self.store.records[clip]
+        return (record.frames + 1) * record.height * record.width * 3
 
     def _check(self, split: str, directions: np.ndarray | None) -> None:
         if not len(self.clips):

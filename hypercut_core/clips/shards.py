@@ -29,6 +29,7 @@ except ImportError:  # pragma: no cover
     from crc32c import crc32c  # type: ignore[no-redef]
 
 REMEDY = "run synthesize-blur again"
+INDEX_BYTES = 2**28  # of shard indexes that are kept: those of 70,000 clips of 720p
 MISSING = np.uint64(2**64 - 1)  # Zarr's mark of a chunk that was not written: all zero
 
 
@@ -104,6 +105,15 @@ def _tiles(clip: np.ndarray, layout: ArrayLayout) -> Iterator[np.ndarray]:
                 yield tile
 
 
+@dataclasses.dataclass
+class _Run:
+    """Chunks of a shard that are read at once; end -1: one that was not written."""
+
+    begin: int
+    end: int
+    chunks: list[tuple[int, int, int, int]]  # row, column, offset in the shard, bytes
+
+
 class ShardReader:
     """Reads crops of one array, touching only the chunks that the crop needs.
 
@@ -133,9 +143,9 @@ class ShardReader:
             raise IndexError(f"crop {height}x{width} at ({top}, {left}) of clip {clip} is outside "
                              f"{layout.clips} clips of {layout.height}x{layout.width}")
         out = np.empty((layout.frames, height, width, 3), np.uint8)
-        shard, within = divmod(clip, layout.shard_clips)
+        shard = clip // layout.shard_clips
         tile = np.empty((layout.frames, layout.chunk_height, layout.chunk_width, 3), np.uint8)
-        for row, column, data in self._chunks(shard, within, top, left, height, width):
+        for row, column, data in self._chunks(shard, self._runs(clip, top, left, height, width)):
             # overlap of the chunk and the crop, first in the crop's coordinates
             y, x = row * layout.chunk_height - top, column * layout.chunk_width - left
             y0, y1 = max(y, 0), min(y + layout.chunk_height, height)
@@ -149,31 +159,40 @@ class ShardReader:
                 out[:, y0:y1, x0:x1] = tile[:, y0 - y:y1 - y, x0 - x:x1 - x]
         return out
 
-    def _chunks(self, shard: int, clip: int, top: int, left: int, height: int, width: int
-                ) -> Iterator[tuple[int, int, memoryview | None]]:
-        """Yield (row, column, bytes or None) of each chunk under a crop; neighbours in one read."""
-        layout, index = self.layout, self._index(shard)
-        first = left // layout.chunk_width
-        last = (left + width - 1) // layout.chunk_width
+    def ranges(self, clip: int, top: int, left: int, height: int, width: int) -> list[tuple[str, int, int]]:
+        """What `read` will ask of the source for a crop: (key, offset, bytes)."""
+        key = f"{self.array}/{shard_key(clip // self.layout.shard_clips)}"
+        return [(key, run.begin, run.end - run.begin) for run in self._runs(clip, top, left, height, width)
+                if run.end > run.begin]
+
+    def _runs(self, clip: int, top: int, left: int, height: int, width: int) -> list[_Run]:
+        """The chunks under a crop in the order of their bytes, neighbours in one run."""
+        layout = self.layout
+        shard, within = divmod(clip, layout.shard_clips)
+        index, gap = self._index(shard), getattr(self.source, "merge_gap", 0)
+        first, last = left // layout.chunk_width, (left + width - 1) // layout.chunk_width
+        runs: list[_Run] = []
         for row in range(top // layout.chunk_height, (top + height - 1) // layout.chunk_height + 1):
-            start = (clip * layout.rows + row) * layout.columns
-            entries = index[start + first:start + last + 1].tolist()
-            column = 0
-            while column < len(entries):
-                run = column + 1
-                begin, length = entries[column]
+            start = (within * layout.rows + row) * layout.columns
+            for column, (begin, length) in enumerate(index[start + first:start + last + 1].tolist(), first):
                 if length < 0:
-                    yield row, first + column, None
-                    column = run
-                    continue
-                end = begin + length
-                while run < len(entries) and entries[run][0] == end and entries[run][1] >= 0:
-                    end += entries[run][1]
-                    run += 1
-                data = memoryview(self._read(shard_key(shard), begin, end - begin))
-                for offset, size in entries[column:run]:
-                    yield row, first + column, data[offset - begin:offset - begin + size]
-                    column += 1
+                    runs.append(_Run(0, -1, [(row, column, 0, 0)]))
+                elif runs and runs[-1].end >= 0 and 0 <= begin - runs[-1].end <= gap:
+                    runs[-1].chunks.append((row, column, begin, length))
+                    runs[-1].end = begin + length
+                else:
+                    runs.append(_Run(begin, begin + length, [(row, column, begin, length)]))
+        return runs
+
+    def _chunks(self, shard: int, runs: list[_Run]) -> Iterator[tuple[int, int, memoryview | None]]:
+        """Yield (row, column, bytes, or None for a chunk that is all zero)."""
+        for run in runs:
+            if run.end < 0:
+                yield *run.chunks[0][:2], None
+                continue
+            data = memoryview(self._read(shard_key(shard), run.begin, run.end - run.begin))
+            for row, column, begin, length in run.chunks:
+                yield row, column, data[begin - run.begin:begin - run.begin + length]
 
     def _decode(self, shard: int, data: memoryview, out: np.ndarray) -> None:
         # the header's two sizes are checked first: Blosc trusts them
@@ -189,7 +208,10 @@ class ShardReader:
         """The shard's index, int64 [entries, 2]: offset and bytes, (-1, -1) for a missing chunk."""
         index = self._indexes.get(shard)
         if index is None:
-            self._indexes[shard] = index = self._read_index(shard)
+            index = self._read_index(shard)
+            while self._indexes and (len(self._indexes) + 1) * index.nbytes > INDEX_BYTES:
+                self._indexes.pop(next(iter(self._indexes)), None)
+            self._indexes[shard] = index
         return index
 
     def _read_index(self, shard: int) -> np.ndarray:
@@ -198,7 +220,7 @@ class ShardReader:
         limit = size - length - 4
         if limit < 0:
             raise self._bad(key, f"the shard is truncated ({size} bytes, less than its index)")
-        data = self._read(key, limit, length + 4)
+        data = bytes(self._read(key, limit, length + 4))
         if crc32c(data[:length]) != int.from_bytes(data[length:], "little"):
             raise self._bad(key, "the shard's index is damaged or the file is truncated (wrong checksum)")
         table = np.frombuffer(data, "<u8", length // 8).reshape(-1, 2)
@@ -224,7 +246,7 @@ class ShardReader:
         except OSError as error:
             raise self._bad(key, f"the shard cannot be opened ({error.strerror or error})") from error
 
-    def _read(self, key: str, offset: int, length: int) -> bytes:
+    def _read(self, key: str, offset: int, length: int) -> bytes | bytearray:
         try:
             return self.source.read(f"{self.array}/{key}", offset, length)
         except EOFError as error:

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -139,7 +140,7 @@ class ClipStore:
                                    remedy="run synthesize-blur first")
             path = LocalBytes(path)
         self.source: ByteSource = path
-        self.path = Path(path.name)
+        self.path: str = path.name  # the folder or URI, for messages
         self.frames: int = self._read_group()
         self.records: list[ClipRecord] = read_table(self.source)
         names = dict.fromkeys(record.array for record in self.records)
@@ -170,6 +171,18 @@ class ClipStore:
         record = self.records[i]
         return self._arrays[record.array].read(record.index, top, left, height, width)
 
+    @property
+    def far(self) -> bool:
+        """Whether the bytes come from so far away that it pays to ask for them early (`prefetch`)."""
+        return hasattr(self.source, "prefetch")
+
+    def prefetch(self, crops: Sequence[tuple[int, int, int, int, int]]) -> None:
+        """Start to fetch crops (clip, top, left, height, width) that will be read soon, if the store is far."""
+        if self.far:
+            self.source.prefetch([  # type: ignore[attr-defined]
+                wanted for i, *crop in crops
+                for wanted in self._arrays[self.records[i].array].ranges(self.records[i].index, *crop)])
+
     def verify(self, i: int) -> None:
         """Read clip `i` and compare it with its recorded hash.
 
@@ -179,7 +192,7 @@ class ClipStore:
         record = self.records[i]
         if hashlib.sha256(self.read(i).data).hexdigest() != record.sha256:
             raise BadClipStore(f"clip '{record.clip_id}' does not have its recorded sha256",
-                               where=self.path / record.array, remedy=REMEDY)
+                               where=f"{self.path}/{record.array}", remedy=REMEDY)
 
     def indices(self, split: str, category: str | None = None) -> np.ndarray:
         """Clips of a split (and category), int64 [n], in the store's order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from hypercut_core.clips.dataset import Batch, ClipBatches
 from hypercut_core.clips.store import ClipStore
+from hypercut_core.deblurring.contact_sheet import contact_sheet, sample_clips
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.objectives import DIRECTED, LossConfig, check_objective, objective_loss
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
-from hypercut_core.training.execution import Execution
+from hypercut_core.training.execution import Execution, Picture
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
 
 
@@ -65,5 +67,13 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
     train(model, loss, batches, training, work, identity=identity, label=f"training {objective}",
-          execution=execution)
+          execution=execution, picture=_picture_of(store))
     return model.cpu()
+
+
+def _picture_of(store: ClipStore) -> Picture | None:
+    """Draws what the model makes of two clips that it does not see in training; read when first asked for."""
+    if not any(len(store.indices(split)) for split in ("val", "test")):
+        return None
+    clips = cache(lambda: sample_clips(store))
+    return lambda module: contact_sheet(module, clips())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +20,11 @@ from torch import Tensor
 
 from hypercut_core.errors import BadCheckpoint, StorageError
 from hypercut_core.files import FileStore
+from hypercut_core.progress import say
 from hypercut_core.training.checkpoint import pack, unpack
 
 NAME = re.compile(r"(?P<training>[0-9a-f]{12})-(?P<step>\d{8,})-(?P<loss>-?\d+\.\d+)-(?P<digest>[0-9a-f]{16})"
                   r"\.safetensors")
-
-
-def warn(line: str) -> None:
-    print(f"hypercut: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +48,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, store: FileStore, identity: dict[str, Any], keep: int = 2,
-                 say: Callable[[str], None] = warn):
+                 say: Callable[[str], None] = say):
         self.store, self.keep, self.say = store, max(1, keep), say
         self.identity = json.loads(json.dumps(identity))
         self.training = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
@@ -114,6 +110,7 @@ class CheckpointFolder:
                 raise StorageError("the checkpoint is not what was written", where=f"{self.store.name}/{name}",
                                    remedy="check the disk or the object store")
         except (StorageError, OSError) as error:
+            self._passed.add(name)
             if last or not self._good:
                 raise
             self.say(f"no checkpoint at step {step}, the training goes on: {' '.join(str(error).split())}")
@@ -140,6 +137,16 @@ class CheckpointFolder:
         info = unpack(data)[1]
         if info.get("identity") != self.identity or info.get("step") != saved.step:
             raise BadCheckpoint("it belongs to another training")
+
+
+def newest_name(store: FileStore) -> tuple[int, float] | None:
+    """Step and loss of the newest checkpoint by the names alone, whichever training's; None if there is none.
+
+    Raises:
+        StorageError: the place cannot be read.
+    """
+    found = [match for name in store.names() if (match := NAME.fullmatch(name))]
+    return max(((int(match["step"]), float(match["loss"])) for match in found), default=None)
 
 
 def forget_checkpoints(store: FileStore) -> None:

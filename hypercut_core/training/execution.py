@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hypercut_core.files import FileStore
+from hypercut_core.progress import say
 from hypercut_core.training.world import World
 
 Picture = Callable[[nn.Module], np.ndarray]
@@ -33,6 +34,7 @@ class Execution:
     keep: int = 2  # newest checkpoints that are kept, beside the one of the lowest loss
     watch: Watch | None = None  # told in the first process only
     watch_seconds: float = 30.0  # time between two calls of `watch`, s
+    say: Callable[[str], None] = say  # told in one line what went wrong and was survived
 
 
 class Watcher:

@@ -121,7 +121,7 @@ def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfi
     if config.channels_last:
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = CheckpointFolder(execution.checkpoints or LocalFiles(work), {**identity, "training": _identity(config)},
-                              execution.keep)
+                              execution.keep, execution.say)
     run = _Run(module, loss, config, execution, folder, device)
     start = run.resume()
     module.train()

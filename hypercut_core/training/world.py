@@ -8,6 +8,7 @@ process, and nothing is exchanged.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,12 @@ class World:
         """
         if self.size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # of 1x1 convolutions in channels-last: two orders of strides that are the same memory
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+        # some models train in stages, with parts that are not used yet; it also keeps the buckets as they are first
+        # made, so that a training that resumes adds up in the same order
+        return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=True)
 
     def apart(self, module: nn.Module, apart: bool = True) -> contextlib.AbstractContextManager[None]:
         """Gradients of backward passes inside add up here, and travel with the next one outside."""

@@ -54,7 +54,7 @@ bluestore block size = 34359738368
 bluestore cache autotune = false
 bluestore cache size = 67108864
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:{s3_port}
+rgw frontends = beast endpoint=127.0.0.1:{s3_port} tcp_nodelay=1
 rgw data = {folder}/rgw
 rgw thread pool size = 32
 """

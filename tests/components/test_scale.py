@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,6 +38,36 @@ def test_the_default_is_this_process() -> None:
     assert {name: value for name, value in flat(Parameters()).items() if name.startswith("deblurrer.scale.")} == {
         f"deblurrer.scale.{name}": value for name, value in dataclasses.asdict(ScaleConfig()).items()}
     check_scale(ScaleConfig(), TrainingConfig(batch=1))
+
+
+def test_the_local_launcher_loads_neither_ray_nor_mlflow(tmp_path: Path) -> None:
+    """What a laptop pays for the other launchers is nothing."""
+    code = """
+import sys
+from pathlib import Path
+from components.assign_order.step import OrderConfig, assign_order
+from components.params import load
+from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
+from hypercut_core.clips.store import ClipStoreWriter
+from hypercut_core.ordering.encoder import EncoderConfig, build_encoder, save_encoder
+from pipelines.local import train_deblurrer
+from pipelines.workspace import Workspace
+ws = Workspace(Path())
+with ClipStoreWriter(ws.clips, 3) as writer:
+    for k, clip in enumerate(render_clips(MovingPhotosConfig(size=20, subframes=1), "train", 4, 0, frames=3)):
+        writer.add(clip.frames, clip_id=f"{k}", source=clip.source, split="train", category=clip.category, motion=9.0)
+save_encoder(ws.encoder, build_encoder(EncoderConfig(width=4, blocks=1, features=8)), {})
+assign_order(ws.clips, ws.encoder, OrderConfig(threads=1), ws.orders, ws.metrics("assign-order"))
+train_deblurrer(ws, load(overrides=["objectives=[naive]", "deblurrer.objective=naive", "deblurrer.training.steps=2",
+                                    "deblurrer.training.crop=16", "deblurrer.model.width=4"]))
+assert ws.deblurrer("naive").is_file()
+assert not [path for path in ws.work.rglob("*") if path.is_file()]
+print(*sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not {"ray", "mlflow", "boto3"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(("change", "key"), [

@@ -9,6 +9,7 @@ import pytest
 from made_footage import pan, write_video
 
 from components import storage
+from components.storage import objects, s3_client
 from hypercut_core.clips.manifest import read_manifest
 from hypercut_core.errors import StorageError
 
@@ -65,19 +66,19 @@ def server() -> Iterator[str]:
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import boto3
 
-    for name, value in (("AWS_ENDPOINT_URL", server), ("AWS_ACCESS_KEY_ID", "testing"),
+    for name, value in (("HYPERCUT_S3_PATIENCE", "0"), ("AWS_ENDPOINT_URL", server), ("AWS_ACCESS_KEY_ID", "testing"),
                         ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_DEFAULT_REGION", "us-east-1"),
                         ("AWS_CONFIG_FILE", "/nonexistent"), ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")):
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_PROFILE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
-    storage._client.cache_clear()
+    s3_client.client.cache_clear()
     client = boto3.client("s3", endpoint_url=server)
     client.create_bucket(Bucket="footage")
     yield "s3://footage"
     for item in client.list_objects_v2(Bucket="footage").get("Contents", []):
         client.delete_object(Bucket="footage", Key=item["Key"])
-    storage._client.cache_clear()
+    s3_client.client.cache_clear()
 
 
 def test_there_and_back(bucket: str, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_what_is_not_there(bucket: str, tmp_path: Path) -> None:
 
 def test_object_names_cannot_leave_the_folder(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.upload(Path(__file__), f"{bucket}/set/fine")
-    monkeypatch.setattr(storage, "list_files", lambda uri: ["fine", "../outside"])
+    monkeypatch.setattr(objects, "list_files", lambda uri: ["fine", "../outside"])
     with pytest.raises(StorageError, match="outside"):
         storage.download(f"{bucket}/set", tmp_path / "in/target")
     assert not (tmp_path / "in/outside").exists()
@@ -120,14 +121,15 @@ def test_object_names_cannot_leave_the_folder(bucket: str, tmp_path: Path, monke
 
 @pytest.mark.parametrize(("code", "says"), [("SignatureDoesNotMatch", "refuses the credentials"),
                                             ("AccessDenied", "refuses the credentials"),
-                                            ("SlowDown", "refuses the request")])
+                                            ("SlowDown", "did not answer as it should"),
+                                            ("InvalidRequest", "refuses the request")])
 def test_refusals_show_no_secret(bucket: str, monkeypatch: pytest.MonkeyPatch, code: str, says: str) -> None:
     from botocore.exceptions import ClientError
 
     def refuse(**_: object) -> None:
         raise ClientError({"Error": {"Code": code, "Message": SECRET}}, "GetObject")
 
-    monkeypatch.setattr(storage._client(), "get_object", refuse)
+    monkeypatch.setattr(s3_client.client(), "get_object", refuse)
     with pytest.raises(StorageError, match=says) as caught, storage.open_read(f"{bucket}/x"):
         pass
     assert SECRET not in str(caught.value)
@@ -138,15 +140,14 @@ def test_no_server_and_no_keys(bucket: str, tmp_path: Path, monkeypatch: pytest.
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://me:{SECRET}@127.0.0.1:{unused.getsockname()[1]}")
-        monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
-        storage._client.cache_clear()
+        s3_client.client.cache_clear()
         with pytest.raises(StorageError, match="AWS_ENDPOINT_URL") as caught:
             storage.exists(f"{bucket}/x")
         assert SECRET not in "".join(traceback.format_exception(caught.value))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    storage._client.cache_clear()
+    s3_client.client.cache_clear()
     with pytest.raises(StorageError, match="AWS_ACCESS_KEY_ID"):
         storage.exists(f"{bucket}/x")
 

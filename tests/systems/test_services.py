@@ -30,6 +30,7 @@ from PIL import Image
 
 from components import storage
 from components.params import explained, load
+from components.storage import s3_client
 from hypercut_core.deblurring.models import load_deblurrer
 from hypercut_core.errors import StorageError
 from hypercut_core.restore import restore
@@ -172,12 +173,12 @@ def test_other_refusals_of_the_real_server(up: Services, monkeypatch: pytest.Mon
                                            says: str) -> None:
     for name, value in {**up.env, **({"AWS_ACCESS_KEY_ID": key} if key else {})}.items():
         monkeypatch.setenv(name, value)
-    storage._client.cache_clear()
+    s3_client.client.cache_clear()
     try:
         with pytest.raises(StorageError, match=re.escape(says)) as caught:
             storage.list_files(where)
     finally:
-        storage._client.cache_clear()
+        s3_client.client.cache_clear()
     assert [secret for secret in up.secrets() if secret in str(caught.value)] == []
 
 

@@ -1,0 +1,120 @@
+"""A training by N real processes is the training by one: the same losses, samples and weights."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from world_process import train_as, train_in_stages
+
+from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
+from hypercut_core.clips.store import ClipStoreWriter
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.training import DeblurrerTraining
+from hypercut_core.training.loop import TrainingConfig
+from hypercut_core.training.world import World
+
+SETTINGS = DeblurrerTraining(DeblurrerConfig(width=4, blocks=(1, 1)),
+                             training=TrainingConfig(steps=20, batch=8, crop=16, rate=2e-3, ema=0.9))
+processes = multiprocessing.get_context("forkserver")
+PRELOADED = ["hypercut_core.deblurring.training", "torch._dynamo", "torch.nn.parallel.distributed"]
+processes.set_forkserver_preload(PRELOADED)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "store"
+    with ClipStoreWriter(path, 3) as writer:
+        for k, clip in enumerate(render_clips(MovingPhotosConfig(size=20, subframes=1), "train", 21, 0, frames=3)):
+            writer.add(clip.frames, clip_id=f"{k}", source=clip.source, split="train", category=clip.category,
+                       motion=clip.motion)
+    return path
+
+
+def trained(folder: Path, store: Path, size: int, objective: str = "sequence_min", micro: int = 0,
+            settings: DeblurrerTraining = SETTINGS) -> list[dict[str, Any]]:
+    """What each of `size` processes saw, and its weights."""
+    folder.mkdir()
+    ranks = [processes.Process(target=train_as, args=(rank, size, folder, store, settings, objective, micro))
+             for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+    assert [process.exitcode for process in ranks] == [0] * size
+    return [{**json.loads((folder / f"seen-{rank}.json").read_text(encoding="utf-8")),
+             "weights": load_file(folder / f"weights-{rank}.safetensors")} for rank in range(size)]
+
+
+def order_of(ranks: list[dict[str, Any]]) -> list[int]:
+    """The clips of all steps in the order of the whole batch: rank after rank, part after part."""
+    return [clip for step in range(SETTINGS.training.steps) for rank in ranks
+            for part in rank["seen"] if part[0] == step for clip in part[1:]]
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Relative distance of two sets of weights."""
+    a, b = (torch.cat([w[name].flatten().double() for name in sorted(w)]) for w in (one, other))
+    return float((a - b).norm() / a.norm())
+
+
+@pytest.fixture(scope="module")
+def alone(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return trained(tmp_path_factory.mktemp("world") / "alone", store, 1)[0]
+
+
+@pytest.mark.parametrize(("size", "micro"), [(1, 3), (2, 0), (4, 0), (3, 2)])
+def test_the_number_of_processes_changes_nothing(store: Path, alone: dict[str, Any], tmp_path: Path, size: int,
+                                                 micro: int) -> None:
+    ranks = trained(tmp_path / "run", store, size, micro=micro)
+    assert len(alone["losses"]) == 20
+    np.testing.assert_allclose(ranks[0]["losses"], alone["losses"], rtol=1e-5)
+    assert order_of(ranks) == order_of([alone])
+    assert max(len(part) - 1 for rank in ranks for part in rank["seen"]) == (micro or 8 // size)
+    for rank in ranks:
+        assert distance(rank["weights"], alone["weights"]) < 1e-5
+        assert distance(rank["weights"], ranks[0]["weights"]) == 0
+    assert [rank["losses"] == [] for rank in ranks] == [False] + [True] * (size - 1)  # the first speaks for all
+
+
+def test_bf16_and_clipping_agree_as_far_as_bf16_does(store: Path, tmp_path: Path) -> None:
+    half = replace(SETTINGS, training=replace(SETTINGS.training, precision="bf16", clip_norm=0.1, steps=6))
+    one, two = (trained(tmp_path / str(size), store, size, settings=half)[0] for size in (1, 2))
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-2)
+    assert distance(two["weights"], one["weights"]) < 1e-2
+
+
+def staged(folder: Path, size: int, stop: int = -1) -> list[int | None]:
+    folder.mkdir(exist_ok=True)
+    (folder / "meeting").unlink(missing_ok=True)
+    ranks = [processes.Process(target=train_in_stages, args=(rank, size, folder, stop)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(240)
+    return [process.exitcode for process in ranks]
+
+
+def test_parts_of_a_model_may_begin_later_and_a_group_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    assert staged(tmp_path / "one", 1) == [0]
+    assert staged(tmp_path / "two", 2) == [0, 0]
+    assert staged(tmp_path / "again", 2, stop=5) == [9, 9]
+    assert staged(tmp_path / "again", 2) == [0, 0]
+    one, two, again = (load_file(tmp_path / name / "weights-0.safetensors") for name in ("one", "two", "again"))
+    assert distance(one, two) < 1e-6
+    assert distance(two, again) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 5, 8])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_are_the_whole_in_order(batch: int, size: int) -> None:
+    shares = [World(rank, size).share(batch) for rank in range(size)]
+    assert [place for share in shares for place in share] == list(range(batch))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
