@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.clip_stores import open_clips
-from hypercut_core.deblurring.even_odd import DeblurrerConfig
-from hypercut_core.deblurring.objectives import LossConfig
-from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.files import write_json
-from hypercut_core.ordering.distillation import fit_teacher
+from hypercut_core.ordering.distillation import TeacherConfig, fit_teacher
 from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
 from hypercut_core.ordering.training import fit_encoder, measure_encoder
 from hypercut_core.training.loop import TrainingConfig, forget
-
-
-def _teacher() -> DeblurrerTraining:
-    """The deblurrer that a distilled order comes from: as large and as long trained as the shipped one."""
-    return DeblurrerTraining(DeblurrerConfig(blocks=(1, 2, 4)), LossConfig(),
-                             TrainingConfig(steps=3000, batch=8, crop=40, rate=1.5e-3))
 
 
 @dataclass(frozen=True)
@@ -31,7 +22,7 @@ class TrainEncoderConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=800, rate=2e-3))
     recolour: bool = True  # each pair of a clip in random colours: an order of motion, not of looks
     objective: Literal["hypercut", "distilled"] = "hypercut"  # distilled: the direction that a teacher predicts
-    teacher: DeblurrerTraining = field(default_factory=_teacher)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
 def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metrics: Path, seed: int,

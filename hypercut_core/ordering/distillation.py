@@ -14,7 +14,7 @@ The labels are made batch by batch from the very crop that the encoder sees; not
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,24 +22,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypercut_core.clips.store import ClipStore
-from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
+from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
+from hypercut_core.deblurring.objectives import LossConfig
 from hypercut_core.deblurring.parts import split_parts
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.errors import TrainingCollapsed
 from hypercut_core.ordering.labels import clip_tensor
+from hypercut_core.training.loop import TrainingConfig
 
 LEAST_COSINE = 0.03  # median |cos(D', D)| of a teacher that knows anything; chance is about 0.005
 CHECKED = 64  # clips that this is measured on
 
 
-def fit_teacher(store: ClipStore, settings: DeblurrerTraining, seed: int, work: Path) -> EvenOddDeblurrer:
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The deblurrer that a distilled order comes from: as large and as long trained as the shipped one."""
+
+    model: DeblurrerConfig = field(default_factory=lambda: DeblurrerConfig(blocks=(1, 2, 4)))
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000, batch=8, crop=40, rate=1.5e-3))
+
+
+def fit_teacher(store: ClipStore, settings: TeacherConfig, seed: int, work: Path) -> EvenOddDeblurrer:
     """Train the teacher on the store's training clips, resuming from `work`; with one axis and one view.
 
     Raises:
         TrainingCollapsed: what it predicts has nothing to do with the motion of the training clips.
     """
-    shape = replace(settings.model, axes=1, views=1)
-    teacher = fit_deblurrer(store, "sequence_min", replace(settings, model=shape), seed, work)
+    lesson = DeblurrerTraining(replace(settings.model, axes=1, views=1), settings.loss, settings.training)
+    teacher = fit_deblurrer(store, "sequence_min", lesson, seed, work)
     known = float(torch.stack([teacher_cosine(teacher, store, int(index))
                                for index in store.indices("train")[:CHECKED]]).abs().median())
     if not known >= LEAST_COSINE:

@@ -15,11 +15,16 @@ from components.train_encoder.step import TrainEncoderConfig, train_encoder
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
-from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.errors import TrainingCollapsed
 from hypercut_core.files import read_json
 from hypercut_core.ordering import distillation
-from hypercut_core.ordering.distillation import distilled_loss, fit_teacher, odd_cosine, taught_direction
+from hypercut_core.ordering.distillation import (
+    TeacherConfig,
+    distilled_loss,
+    fit_teacher,
+    odd_cosine,
+    taught_direction,
+)
 from hypercut_core.ordering.encoder import EncoderConfig, both_scores, build_encoder, load_encoder
 from hypercut_core.ordering.labels import score_clips
 from hypercut_core.ordering.rule import rule_direction
@@ -107,7 +112,7 @@ def test_another_teacher_does_not_go_on_from_the_checkpoint(store: ClipStore, tm
 
 
 def test_a_teacher_that_knows_no_motion_is_refused(store: ClipStore, tmp_path: Path) -> None:
-    settings = DeblurrerTraining(DeblurrerConfig(width=4, blocks=(1, 1)), training=TrainingConfig(
+    settings = TeacherConfig(DeblurrerConfig(width=4, blocks=(1, 1)), training=TrainingConfig(
         steps=1, rate=0.0, batch=2, crop=16, device="cpu"))
     with pytest.raises(TrainingCollapsed, match=r"encoder\.teacher.*no motion.*objective=hypercut"):
         fit_teacher(store, settings, 0, tmp_path)
@@ -117,7 +122,7 @@ def test_the_step_trains_its_teacher_resumes_and_says_what_it_was(store: ClipSto
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that dies between the two trainings does not train the teacher twice."""
     monkeypatch.setattr(distillation, "LEAST_COSINE", 0.0)  # six steps teach nothing
-    teacher = DeblurrerTraining(DeblurrerConfig(width=4, blocks=(1, 1), axes=2), training=TrainingConfig(
+    teacher = TeacherConfig(DeblurrerConfig(width=4, blocks=(1, 1), axes=2), training=TrainingConfig(
         steps=6, batch=2, crop=16, device="cpu"))
     config = TrainEncoderConfig(SMALL, TrainingConfig(steps=40, batch=8, crop=32, rate=4e-3, device="cpu"),
                                 objective="distilled", teacher=teacher)
