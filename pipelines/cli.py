@@ -210,6 +210,40 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
     typer.echo(f"restored: {written}")
 
 
+@app.command("watch", rich_help_panel=USE)
+def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos are put into.")],
+          out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. "
+                                                   "[FOLDER/restored]")] = None,
+          model: Annotated[str, typer.Option(help="Model file, or models:/name@alias.")] = CHAMPION,
+          kind: Annotated[str, typer.Option("--format", help="webp, gif, mp4, or frames: a folder of PNG files a "
+                                            "photo.")] = "webp",
+          frames: Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")] = None,
+          reverse: Annotated[bool, typer.Option("--reverse", help="Play backwards.")] = False,
+          bounce: Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")] = False,
+          fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
+          tile: Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")] = 512,
+          views: Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; "
+                                                    "1 is the fastest. [the model's own]")] = None,
+          once: Annotated[bool, typer.Option("--once", help="Restore what is there and end; exit code 1 if a photo was "
+                                             "set aside.")] = False,
+          retry: Annotated[bool, typer.Option("--retry", help="Try again what was set aside.")] = False,
+          poll: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the folder.")] = 1.0,
+          settle: Annotated[float, typer.Option(min=0.0, help="Seconds that a file must have stayed the same.")] = 2.0,
+          patience: Annotated[float, typer.Option(min=0.0, help="Seconds that a file which cannot be read has to "
+                                                  "become whole.")] = 20.0,
+          workspace: WorkspaceOption = HERE) -> None:
+    """Restore photos as they appear in a folder: each once, also if this is killed and started again."""
+    from pipelines.watch.watch import watch as run_watch
+    from pipelines.watch.watch import with_model
+    from pipelines.watch.watcher import WatchConfig, known_kind
+
+    config = WatchConfig(known_kind(kind), frames, reverse, bounce, fps, poll, settle, patience, once=once, retry=retry)
+    refused = run_watch(folder, out or folder / "restored", lambda: with_model(model, workspace, tile, views), config,
+                        _say)
+    if once and refused:
+        raise typer.Exit(1)
+
+
 @app.command("benchmark", rich_help_panel=USE)
 def benchmark(rows: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only this row: MODEL/OBJECTIVE or "
                                                              "a pattern such as 'cascade/*'; may be repeated.")] = None,

@@ -1,0 +1,1 @@
+"""`hypercut watch`: a folder whose photos are restored as they appear."""
