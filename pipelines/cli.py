@@ -244,6 +244,28 @@ def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos
         raise typer.Exit(1)
 
 
+@app.command("ui", rich_help_panel=USE)
+def ui(model: Annotated[list[str] | None, typer.Option(help="Model file, or models:/name@alias, to offer first; may be "
+                                                       "repeated. [the registry's, and those in models/]")] = None,
+       host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+       port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 7860,
+       name: Annotated[list[str] | None, typer.Option(help="Host name that others reach this by; may be "
+                                                      "repeated.")] = None,
+       max_mib: Annotated[float, typer.Option(min=0.01, help="Largest file of a photo, MiB.")] = 40.0,
+       max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest photo, million pixels.")] = 60.0,
+       photos_a_minute: Annotated[int, typer.Option(min=1, help="Photos that one address may send.")] = 20,
+       keep_minutes: Annotated[float, typer.Option(min=0.01, help="How long a page that was not closed properly is "
+                                                   "remembered.")] = 15.0,
+       workspace: WorkspaceOption = HERE) -> None:
+    """A page in the browser: drop a photo, see it move, download the film."""
+    from pipelines.ui.config import UiConfig
+    from pipelines.ui.serve import serve
+
+    config = UiConfig(host, port, tuple(name or ()), int(max_mib * 2**20), int(max_megapixels * 1e6), photos_a_minute,
+                      keep=keep_minutes * 60)
+    serve(config, model or (), workspace, _say)
+
+
 @app.command("benchmark", rich_help_panel=USE)
 def benchmark(rows: Annotated[list[str] | None, typer.Option(metavar="ROW", help="Only this row: MODEL/OBJECTIVE or "
                                                              "a pattern such as 'cascade/*'; may be repeated.")] = None,

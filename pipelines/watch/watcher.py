@@ -151,8 +151,8 @@ class Watcher:
         except BadImage as error:
             return self._could_not_read(name, signature, error, sha256)
         except MemoryError:
-            error = BadImage("there is not enough memory for this photo", remedy="scale it down")
-            return self._could_not_read(name, signature, error, sha256)
+            too_large = BadImage("there is not enough memory for this photo", remedy="scale it down")
+            return self._could_not_read(name, signature, too_large, sha256)
         config = self.config
         write_animation(frames, made, bounce=config.bounce, reverse=config.reverse, fps=config.fps,
                         frames_shown=config.frames)
