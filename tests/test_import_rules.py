@@ -9,7 +9,7 @@ from pathlib import Path
 from source_imports import ROOT, closure, imported, sources, tops
 
 SERVICES = {"kfp", "kfp_kubernetes", "ray", "mlflow", "dvc", "boto3", "botocore", "great_expectations",
-            "pandas", "kubernetes", "fastapi", "pydantic"}
+            "pandas", "kubernetes", "fastapi", "pydantic", "starlette", "uvicorn"}
 STEPS = sorted(path.parent.name for path in (ROOT / "components").glob("*/step.py"))
 CORE = sources("hypercut_core")
 COMPONENTS = sources("components")
@@ -51,6 +51,8 @@ HOMES = {
     "mlflow": ("components/tracking.py", "components/register_model/"),
     "kfp": ("pipelines/",),
     "kfp_kubernetes": ("pipelines/",),
+    "starlette": ("pipelines/ui/",),
+    "uvicorn": ("pipelines/ui/",),
     "pydantic": ("components/schema.py", "components/params.py"),
 }
 

@@ -97,7 +97,7 @@ class Page:
     async def _receive(self, request: Request, job: Job) -> None:
         """The body to the job's folder, no more of it than is allowed."""
         limit, size = self.config.max_bytes, 0
-        refused = Refused(413, f"the photo is larger than {limit / 2**20:g} MiB", "choose a smaller one")
+        refused = Refused(413, f"the photo is larger than {limit / 2**20:.4g} MiB", "choose a smaller one")
         try:
             with job.upload.open("wb") as out:
                 async with asyncio.timeout(self.config.patience):

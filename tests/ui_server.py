@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 240.0  # s, with a busy machine
 
 
@@ -31,6 +31,13 @@ def tiny_deblurrer(path: Path, frames: int = 5) -> Path:
     torch.nn.init.normal_(model.trunk.leave.weight, std=0.3)
     save_deblurrer(path, model, {})
     return path
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 class Server:
