@@ -62,14 +62,18 @@
     }
     busy(true);
     status('Sending the photo …');
+    let sent = false;
     try {
       await send(photo);
+      sent = true;
       const done = await finished(turn);
       if (!done) return;
       const pictures = await Promise.all([...Array(done.frames + 1).keys()].map(n => fetchFrame(n)));
       if (turn === state.turn) show(pictures, done);
     } catch (error) {
-      if (turn === state.turn) problem(error.what || String(error), error.remedy);
+      if (turn !== state.turn) return;
+      if (sent) $('result').hidden = true;  // the server has given up the film before it
+      problem(error.what || String(error), error.remedy);
     }
   }
 
