@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypercut_core.errors import BadCheckpoint, HypercutError
+from hypercut_core.errors import BadCheckpoint, HypercutError, MissingExtra
 from hypercut_core.files import file_sha256
 
 if TYPE_CHECKING:
@@ -30,14 +30,34 @@ class Bench:
         from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry
 
         self.clips, self.indices, self.config, self.device = clips, indices, config, device
+        self.notes: list[str] = []
+        self.on_request: dict[str, Any] = {"motion": config.motion_error, "lpips": self._lpips()}
         self.orders, self.directions = orders, _directions(clips, indices, orders)
         self.trivial = evaluate_clips(repeat_blurry(clips.frames), clips, indices, directions=self.directions,
-                                      batch=config.batch, name="repeat the blurry image", device=device)
+                                      batch=config.batch, name="repeat the blurry image", device=device,
+                                      **self.on_request)
         self.scores: dict[str, ClipScores] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.examples: list[Example] = []
         self.worst: list[Example] = []
         self.champion_problem = ""
+
+    def _lpips(self) -> Any:
+        """The network of LPIPS where it is asked for and there; a note of why it is left out otherwise."""
+        from hypercut_core.evaluation.lpips import INSTALL, SMALLEST, load_lpips
+
+        if not self.config.lpips:
+            return None
+        records = [self.clips.records[int(i)] for i in self.indices]
+        small = sum(min(one.height, one.width) < SMALLEST[self.config.lpips] for one in records)
+        if small:
+            self.notes.append(f"pLPIPS leaves out {small:,} of {len(records):,} clips: they are smaller than the "
+                              f"{SMALLEST[self.config.lpips]} px that its network needs")
+        try:
+            return load_lpips(self.config.lpips).to(self.device)
+        except MissingExtra:
+            self.notes.append(f"pLPIPS was not measured: its weights are not installed ({INSTALL})")
+            return None
 
     def run(self, name: str, path: Path) -> None:
         from hypercut_core.deblurring.models import load_deblurrer
@@ -48,7 +68,8 @@ class Bench:
             raise BadCheckpoint(f"the model gives {model.frames} frames, the clips have {self.clips.frames}",
                                 where=path, remedy="train it on this clip store")
         self.scores[name] = evaluate_clips(model, self.clips, self.indices, directions=self.directions,
-                                           batch=self.config.batch, name=name, device=self.device)
+                                           batch=self.config.batch, name=name, device=self.device,
+                                           **self.on_request)
         self.facts[name] = {"parameters": sum(weight.numel() for weight in model.parameters()),
                             "model_sha256": file_sha256(path)}
         self._picture(name, model)
@@ -123,6 +144,7 @@ class Bench:
             "trivial": summarise(self.trivial), "order": order, "predictability": self._predictability(),
             "categories": self._categories(default),
             "champion": champion or ({"problem": self.champion_problem} if self.champion_problem else None),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
     def _predictability(self) -> dict[str, float]:
@@ -165,7 +187,7 @@ class Bench:
             trivial_summary=figures["trivial"], margins=margins, order_figures=figures["order"],
             predictability=figures["predictability"],
             clips=[ClipLabel(one.clip_id, one.source, one.category, one.motion) for one in records],
-            examples=self.examples, worst=self.worst, categories=figures["categories"],
+            examples=self.examples, worst=self.worst, categories=figures["categories"], notes=self.notes,
             provenance={"test set (sha256)": figures["test_set"], "clip store (sha256)": self.clips.sha256,
                         **files, **provenance}))
 
