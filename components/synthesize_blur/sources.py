@@ -12,7 +12,7 @@ import numpy as np
 from hypercut_core.blur.exposure import ExposureConfig, expose
 from hypercut_core.clips.footage import WindowConfig, WindowCounts, windows
 from hypercut_core.clips.frame_folder import frame_files
-from hypercut_core.clips.layouts import PairedClip, measured_response
+from hypercut_core.clips.layouts import PairedClip, convention, response_of
 from hypercut_core.clips.manifest import Source, files_sha256
 from hypercut_core.clips.motion import path_length
 from hypercut_core.errors import BadFootage
@@ -64,8 +64,8 @@ def blurred(source: Source, path: Path, frames: int, window: WindowConfig, expos
                    found.motion, "synthetic", exposure.response, noise_level(exposure))
 
 
-def imported(clips: list[PairedClip], height: int, most: int) -> Iterator[Clip]:
-    """Clips of a paired sequence as they are; the response curve is the one that fits the first clip best.
+def imported(clips: list[PairedClip], layout: str, height: int, most: int) -> Iterator[Clip]:
+    """Clips of a paired sequence as they are; the response curve is the layout's, held against three clips.
 
     Args:
         height: working height, px; 0 keeps the images' own.
@@ -73,8 +73,9 @@ def imported(clips: list[PairedClip], height: int, most: int) -> Iterator[Clip]:
     """
     if most and len(clips) > most:
         clips = [clips[place * len(clips) // most] for place in range(most)]
-    response = ""
+    some = [clips[place] for place in sorted({0, len(clips) // 2, len(clips) - 1})] if clips else []
+    response = response_of((clip.load(height) for clip in some),
+                           convention(layout, some[0].blurry))[0] if some else ""
     for clip in clips:
         frames = clip.load(height)
-        response = response or measured_response(frames)[0]
         yield Clip(frames, clip.clip_id, path_length(frames[1:]), "captured", response, 0.0)

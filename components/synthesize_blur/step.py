@@ -12,6 +12,7 @@ from components.synthesize_blur.sources import Clip, blurred, imported, noise_le
 from hypercut_core.blur.exposure import ExposureConfig
 from hypercut_core.clips import layouts
 from hypercut_core.clips.footage import WindowConfig, WindowCounts
+from hypercut_core.clips.imported import IMPORTED, imported_documents, pack
 from hypercut_core.clips.layouts import LayoutCounts
 from hypercut_core.clips.manifest import SPLITS, Manifest, read_manifest
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
@@ -59,6 +60,7 @@ class Tally:
 
     clips: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, category)
     motion: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)  # of imported clips
     windows: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by category
     per_source: dict[str, Counter[str]] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Tally:
             "clips_by_category": {f"{split}/{category}": n for (split, category), n in self.clips.items()},
             "motion_mean_px": {split: self.motion[split] / max(1, clips[split]) for split in SPLITS},
             "windows": {category: dict(counts) for category, counts in self.windows.items()},
+            **({"response_curves": dict(self.responses)} if self.responses else {}),
             "damaged_places": len(self.damage),
             "damage": self.damage[:MOST_DAMAGE],
         }
@@ -152,12 +155,16 @@ def _import_paired(footage: Manifest, root: Path, config: SynthesisConfig, write
         for source in sources:
             members = clips.get(footage.relative(source), [])
             made = 0
-            for clip in imported(members, config.paired_height, config.clips_per_source):
+            for clip in imported(members, footage.layout, config.paired_height, config.clips_per_source):
                 tally.add(writer, clip, source.source, source.split, source.category)
+                tally.responses[clip.response] += 1
                 made += 1
                 progress.advance(note=source.source)
             found = {"kept": made, "skipped_over_clips_per_source": len(members) - made}
             tally.windows[source.category].update(found)
+    documents = imported_documents(root, footage.layout)
+    if documents:
+        writer.attach(IMPORTED, pack(documents))
     tally.windows[footage.layout].update({f"skipped_{reason}": n for reason, n in counts.skipped.items()})
 
 

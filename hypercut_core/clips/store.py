@@ -95,6 +95,13 @@ class ClipStoreWriter:
         self.records.append(record)
         self._ids.add(clip_id)
 
+    def attach(self, name: str, data: bytes) -> None:
+        """Put a small file beside the table, such as what a data set says of itself. It is no part of the
+        store's hash."""
+        if self._folder is None:
+            raise RuntimeError("use ClipStoreWriter as a context manager")
+        (self._partial / name).write_bytes(data)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         assert self._folder is not None
@@ -180,6 +187,22 @@ class ClipStore:
         if hashlib.sha256(self.read(i).data).hexdigest() != record.sha256:
             raise BadClipStore(f"clip '{record.clip_id}' does not have its recorded sha256",
                                where=self.path / record.array, remedy=REMEDY)
+
+    def attachment(self, name: str, limit: int) -> bytes | None:
+        """A file beside the table, or None if there is none.
+
+        Raises:
+            BadClipStore: it is larger than `limit` bytes, or damaged.
+        """
+        try:
+            size = self.source.size(name)
+            if size > limit:
+                raise self._bad(name, f"the file is larger than {limit} bytes")
+            return self.source.read(name, 0, size)
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError) as error:
+            raise self._bad(name, "the file is damaged") from error
 
     def indices(self, split: str, category: str | None = None) -> np.ndarray:
         """Clips of a split (and category), int64 [n], in the store's order."""
