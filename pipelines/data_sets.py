@@ -60,7 +60,40 @@ def export(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the 
         typer.echo(f"  {what}: {count}")
 
 
+class Colours(StrEnum):
+    """How the colours of two cameras are matched."""
+
+    matrix = "matrix"
+    gain = "gain"
+    none = "none"
+
+
+def capture(folder: Annotated[Path, typer.Argument(help="Captures: blurry.mp4 and sharp.mp4 (or folders of frames), "
+                                                   "or a folder of such folders, one for each scene.")],
+            out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the data set; a new one.")],
+            frames: Annotated[int, typer.Option(help="Sharp frames in one exposure: odd, 3 to 15.")] = 7,
+            rate: Annotated[float, typer.Option(help="Sharp frames per blurry image, within 4 %. [from the frame "
+                                                "rates]")] = 0.0,
+            min_psnr: Annotated[float, typer.Option(help="Leave out clips whose frames explain their blur worse, "
+                                                    "dB.")] = 30.0,
+            height: Annotated[int, typer.Option(help="Scale clips down to this height, px. [as captured]")] = 0,
+            colours: Annotated[Colours, typer.Option(help="How colours are matched.")] = Colours.matrix,
+            name: Annotated[str, typer.Option(help="Name of the data set.")] = "captured") -> None:
+    """A blurry and a sharp camera's streams -> an RB2V-like data set: synchronised, registered, with residuals."""
+    from hypercut_core.clips.capture_fit import FitConfig
+    from hypercut_core.clips.captures import STAGES, CaptureConfig, build_data_set
+
+    fit = FitConfig(frames=frames, rate=rate, colour=colours.value)
+    summary = build_data_set(folder, out, CaptureConfig(fit, name, min_psnr, height))
+    for scene, one in summary["scenes"].items():
+        left = ", ".join(f"{count} {reason}" for reason, count in one["left out"].items()) or "none"
+        typer.echo(f"{scene}: {one['clips']} clips, left out: {left}")
+        typer.echo(f"  exposure i begins at sharp frame {one['offset']:.2f} + {one['rate']:.4f} i; blur explained, dB: "
+                   + ", ".join(f"{stage} {one['psnr'][stage]:.1f}" for stage in STAGES if one["psnr"]))
+    typer.echo(f"captured: {summary['clips']} clips to {out}; the report is {out / 'capture.html'}")
+
+
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this module on the command line."""
-    for name, command in (("describe", describe), ("export", export)):
+    for name, command in (("describe", describe), ("export", export), ("capture", capture)):
         app.command(name, rich_help_panel=PANEL)(command)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -24,8 +23,9 @@ from PIL import Image
 from hypercut_core.clips.export_plan import ClipFiles, ExportConfig, ExportPlan, plan_export
 from hypercut_core.clips.imported import read_imported
 from hypercut_core.clips.store import ClipStore
-from hypercut_core.errors import BadClipStore, StorageError
-from hypercut_core.files import PARTIAL, explain_os_errors, read_json
+from hypercut_core.clips.unfinished import is_there, unfinished
+from hypercut_core.errors import BadClipStore
+from hypercut_core.files import PARTIAL
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.photos import load_photo
 from hypercut_core.progress import Progress
@@ -55,19 +55,13 @@ def export_rb2v(store: ClipStore, orders: OrderTable | None, out: Path, config: 
              for prefix, document in plan.documents.items()}
     summary = {"stamp": _stamp(store, texts), "clips": len(plan.clips), "counts": dict(sorted(plan.counts.items())),
                "rule": asdict(config), "ordered": orders is not None}
-    if _is_there(out, summary["stamp"]):
+    if is_there(out, SUMMARY, summary["stamp"]):
         return summary
-    partial = out.with_name(f".{out.name}{PARTIAL}export")
-    with explain_os_errors(out):
-        _open(partial, summary["stamp"])
+    with unfinished(out, "export", summary["stamp"]) as partial:
         _write_clips(store, plan, partial, threads)
         for prefix, text in texts.items():
             (partial / prefix / "metadata.json").write_text(text, encoding="ascii")
         (partial / SUMMARY).write_text(json.dumps(summary, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (partial / "stamp").unlink()
-        if out.is_dir():  # an empty one
-            out.rmdir()
-        partial.rename(out)
     return summary
 
 
@@ -77,34 +71,6 @@ def _stamp(store: ClipStore, texts: dict[str, str]) -> str:
     for prefix, text in sorted(texts.items()):
         digest.update(f"\0{prefix}\0".encode() + hashlib.sha256(text.encode()).digest())
     return digest.hexdigest()
-
-
-def _is_there(out: Path, stamp: str) -> bool:
-    """Whether this export is at `out` already.
-
-    Raises:
-        StorageError: something else is.
-    """
-    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
-        return False
-    try:
-        found = read_json(out / SUMMARY, 2**20) if out.is_dir() else None
-    except (StorageError, OSError):
-        found = None
-    if isinstance(found, dict) and found.get("stamp") == stamp:
-        return True
-    raise StorageError("something else is here already", where=out, remedy="name a new folder, or remove this one")
-
-
-def _open(partial: Path, stamp: str) -> None:
-    """The folder of an unfinished export: gone on with if it is of this one, begun anew otherwise."""
-    mark = partial / "stamp"
-    if partial.is_dir() and not (mark.is_file() and mark.read_text(encoding="ascii", errors="replace") == stamp):
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    for unfinished in partial.rglob(f"{PARTIAL}*"):
-        unfinished.unlink()
-    mark.write_text(stamp, encoding="ascii")
 
 
 def _write_clips(store: ClipStore, plan: ExportPlan, folder: Path, threads: int) -> None:

@@ -141,12 +141,12 @@ def _anew(plan: ExportPlan, store: ClipStore, rows: dict[str, _Direction], indic
     """Clips of other origin: a data set for each category (RB2V's street, face, hand), a folder each source."""
     indices = list(indices)
     categories = list(dict.fromkeys(store.records[index].category for index in indices))
-    folders = dict(zip(categories, _distinct(categories, plan.documents), strict=True))
+    folders = dict(zip(categories, distinct(categories, plan.documents), strict=True))
     for category in categories:
         prefix = folders[category] if len(categories) > 1 or plan.documents else ""
         members = [index for index in indices if store.records[index].category == category]
         sources = list(dict.fromkeys(store.records[index].source for index in members))
-        sequences = dict(zip(sources, _distinct(sources), strict=True))
+        sequences = dict(zip(sources, distinct(sources), strict=True))
         places: Counter[str] = Counter()
         data = []
         for index in members:
@@ -209,7 +209,7 @@ def _png(store: ClipStore, entry: dict[str, Any], key: str, prefix: str) -> Pure
     return PurePosixPath(prefix) / path
 
 
-def _distinct(names: Iterable[str], taken: Iterable[str] = ()) -> Iterator[str]:
+def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> Iterator[str]:
     """A folder's name for each name, no two alike, also where upper and lower case are one."""
     used = {name.lower() for name in taken}
     for name in names:

@@ -271,9 +271,10 @@ def test_memory_holds_one_clip_of_720p(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False) | st.text(max_size=12),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-                    max_leaves=5)
+LEAVES = (st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False)
+          | st.text(max_size=12))
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner,
+                    max_size=3), max_leaves=5)
 KEYS = st.sampled_from(["id", "order", "partition", "blur_path", "frame001_path", "frame004_path", "frame007_path",
                         "note"])
 HEADS = st.sampled_from(["name", "frame_per_seq", "data", "licence"])
