@@ -53,8 +53,9 @@ def export_rb2v(store: ClipStore, orders: OrderTable | None, out: Path, config: 
     plan = plan_export(store, read_imported(store), orders, config)
     texts = {prefix: json.dumps(document, indent=1, ensure_ascii=True) + "\n"
              for prefix, document in plan.documents.items()}
-    summary = {"stamp": _stamp(store, texts), "clips": len(plan.clips), "counts": dict(sorted(plan.counts.items())),
-               "rule": asdict(config), "ordered": orders is not None}
+    summary: dict[str, Any] = {
+        "stamp": _stamp(store, texts), "clips": len(plan.clips), "counts": dict(sorted(plan.counts.items())),
+        "rule": asdict(config), "ordered": orders is not None}
     if is_there(out, SUMMARY, summary["stamp"]):
         return summary
     with unfinished(out, "export", summary["stamp"]) as partial:

@@ -34,25 +34,26 @@ def corner_error(found: list[float], truth: Truth, size: tuple[int, int]) -> flo
 
 
 def test_three_scenes_on_the_command_line(tmp_path: Path, cli: Cli) -> None:
-    """Compressed videos, a sharp camera of twice the size, a mirror; then the steps that everybody uses."""
+    """Compressed videos, sharp frames of twice the size, a mirror; then the steps that everybody uses."""
+    size = (80, 104)
     truths = [Truth(), Truth(offset=14.5, rate=7.25, gamma=0.9), Truth(offset=4.75, mirrored=True)]
     for number, truth in enumerate(truths):
-        blurry, sharp = capture(photo_film(seed=number), truth, 14)
+        blurry, sharp = capture(photo_film(seed=number, size=size), truth, 10)
         write_video(tmp_path / f"in/scene{number}/blurry.mp4", blurry, fps=20)
-        write_video(tmp_path / f"in/scene{number}/sharp.mp4", enlarge(sharp, 2), fps=150)
+        write_video(tmp_path / f"in/scene{number}/sharp.mp4", enlarge(sharp, 2) if number == 1 else sharp, fps=150)
     done = cli("capture", tmp_path / "in", "-o", tmp_path / "out", "--min-psnr", 28, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "captured: " in done.stdout
     scenes = json.loads((tmp_path / "out/capture.json").read_text())["scenes"]
     for number, truth in enumerate(truths):
         found = scenes[f"scene{number}"]
-        assert found["offset"] + 7 * found["rate"] == pytest.approx(truth.offset + 7 * truth.rate, abs=0.25)
+        assert found["offset"] + 5 * found["rate"] == pytest.approx(truth.offset + 5 * truth.rate, abs=0.25)
         assert found["rate"] == pytest.approx(truth.rate, abs=0.03)
         assert found["mirrored"] == truth.mirrored
-        assert corner_error(found["homography"], truth, (108, 144)) < 1.0
+        assert corner_error(found["homography"], truth, size) < 1.0
         assert found["gamma"] == pytest.approx(truth.gamma, abs=0.08)
         assert np.abs(np.array(found["colour_matrix"]) - truth.matrix.numpy()).max() < 0.08
-        assert found["clips"] >= 12
+        assert found["clips"] >= 9
         assert found["psnr"]["rest"] > found["psnr"]["time"] + 10
     for words in (("describe", tmp_path / "out"), ("collect-footage", "--set", f"footage.source={tmp_path / 'out'}"),
                   ("synthesize-blur",)):
