@@ -167,6 +167,11 @@ class Join:
         part.data.unlink()
         return head
 
+    def attach(self, name: str, data: bytes) -> None:
+        """As `StoreFolder.attach`."""
+        with explain_os_errors(self.out):
+            self._store.attach(name, data)
+
     def finish(self) -> None:
         """Complete the store and put it in its place.
 
