@@ -238,18 +238,6 @@ def test_keys_revoked_in_the_middle(server: Server, case: Case, on_s3: str, tmp_
                  lost_steps=computed_twice(first, second))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
-                                      capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_disk_full_for_checkpoints(case: Case, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str],
                                    fault_record: FaultRecord) -> None:
     """Full for a while: a warning. Full to the end: an error; the last good checkpoint stays and is gone on from."""
