@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from components.storage import S3Files, s3_client
 from components.train_deblurrer.scale import ScaleConfig
@@ -25,6 +26,7 @@ from hypercut_core.training.checkpoint import unpack
 from hypercut_core.training.checkpoint_folder import NAME
 from hypercut_core.training.loop import TrainingConfig
 from infra.local import processes, s3_server
+from infra.local.processes import ServicesError
 
 STEPS = 24  # of a training
 
@@ -66,10 +68,38 @@ class Server:
         processes.tool(["radosgw-admin", "user", *words, "--uid=hypercut"],
                        {"CEPH_CONF": str(self.folder / "ceph/ceph.conf")})
 
+    def client(self) -> Any:
+        """boto3's client, with the keys of the bucket's owner."""
+        import boto3
+
+        pair = s3_server.keys(self.folder, "hypercut")
+        return boto3.session.Session().client(
+            "s3", endpoint_url=s3_server.endpoint(self.state), region_name=s3_server.REGION,
+            aws_access_key_id=pair["AWS_ACCESS_KEY_ID"], aws_secret_access_key=pair["AWS_SECRET_ACCESS_KEY"])
+
     @property
     def env(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_S3": s3_server.endpoint(self.state), "AWS_DEFAULT_REGION": s3_server.REGION,
                 **s3_server.keys(self.folder, "hypercut")}
+
+
+@contextlib.contextmanager
+def s3_server_alone(folder: Path) -> Iterator[Server]:
+    """Only the S3 server of infra/local; without its packages the test is skipped, or fails where they must be."""
+    folder.mkdir(mode=0o700)
+    server = Server(folder, {"in_memory": True})
+    try:
+        try:
+            s3_server.start(folder, server.state)
+        except ServicesError as error:
+            if "apt-get install" in str(error) and os.environ.get("REQUIRE_SYSTEMS") != "1":
+                pytest.skip(str(error))
+            raise
+        yield server
+    finally:
+        server.wait()
+        for name in (s3_server.GATEWAY, s3_server.OSD, s3_server.MON):
+            processes.stop(folder, name, signal.SIGKILL)
 
 
 @dataclass
