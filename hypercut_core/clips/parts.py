@@ -100,7 +100,8 @@ class PartWriter:
                  trace: TracebackType | None) -> None:
         assert self._stream is not None
         if error is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # of a full disk, once more
+                self._stream.close()
             self._file.__exit__(kind, error, trace)
             return
         with contextlib.ExitStack() as stack:
