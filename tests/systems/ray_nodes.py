@@ -43,13 +43,15 @@ HUB = f"{SUBNET}.254"  # the bridge's own address: servers for all nodes listen 
 SESSIONS = Path("/tmp/ray")  # where every node sees its own folder
 STORE_MEMORY = 80_000_000  # bytes of a node's object store; Ray's least is 75 MB
 SHM = "160m"  # of a node's /dev/shm
-# Ray looks for lost nodes every second instead of every third; none of its helpers that a test does without
+# Ray looks for lost nodes every second instead of every third, is patient with a busy machine when something
+# starts, and starts none of its helpers that a test does without
 RAY_SETTINGS = {
     "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0",
     "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0", "RAY_memory_monitor_refresh_ms": "0",
     "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000", "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_worker_register_timeout_seconds": "300", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
 _BECOME = ('hostname "$1" && mount -t tmpfs -o size="$2" shm /dev/shm && mount --bind "$3" "$4" '
            '&& mount --bind "$5" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && shift 5 && exec "$@"')
@@ -96,7 +98,12 @@ class Node:
             self.wait_until_started()
 
     def wait_until_started(self) -> None:
-        wait_until(lambda: b"Ray runtime started" in self.log.read_bytes() or self.ended, f"{self.name} starts")
+        """Ray gives up on itself after 30 s, which a busy machine may need: then it is started again."""
+        for again in (True, True, False):
+            wait_until(lambda: b"Ray runtime started" in self.log.read_bytes() or self.ended, f"{self.name} starts")
+            if not (self.ended and again and "timed out during startup" in self.said()):
+                break
+            self.start(wait=False)
         assert not self.ended, f"{self.name} does not start:\n{self.said()}"
 
     @property
