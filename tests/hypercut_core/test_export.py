@@ -221,12 +221,12 @@ def test_a_store_whose_record_of_the_import_was_changed(tmp_path: Path, change: 
     document = read_document(tmp_path / "set")
     store = imported(tmp_path / "one", tmp_path / "set")
     change(document)
-    (store.path / IMPORTED).write_bytes(pack({"": document}))
+    (Path(store.path) / IMPORTED).write_bytes(pack({"": document}))
     with pytest.raises(BadClipStore):
         export_rb2v(ClipStore(store.path), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     for damaged in (b"", b"\x1f\x8b", b"text", pack({"": document})[:-9], pack({"": []})):  # type: ignore[dict-item]
-        (store.path / IMPORTED).write_bytes(damaged)
+        (Path(store.path) / IMPORTED).write_bytes(damaged)
         with pytest.raises(BadClipStore):
             read_imported(ClipStore(store.path))
 
@@ -391,7 +391,7 @@ def test_describe(tmp_path: Path) -> None:
     assert "not redistributable" in figures["licence"]
     assert "not redistributable" in as_text({"set": figures})
     store = imported(tmp_path / "one", tmp_path / "set")
-    figures = describe(store.path)["clip store"]
+    figures = describe(Path(store.path))["clip store"]
     assert sum(figures["clips"].values()) == 7
     assert figures["content"] == store.sha256
     assert figures["recorded response"] == {"none": 7}
