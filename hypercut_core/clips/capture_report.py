@@ -29,19 +29,22 @@ def write_capture_report(folder: Path, summary: Mapping[str, Any], entries: Mapp
     picked = dict.fromkeys(int(place) for place in np.argsort(last)[[0, len(last) // 2, len(last) - 1]])
     shown = "".join(_pictures(folder, rows[place]) for place in picked)
     least = summary["rule"]["min_psnr"]
-    bars = charts.histogram(last, "blur explained, dB", "clips", f"Histogram of the PSNR of {len(last)} clips")
+    curve = charts.Series("clips", [(float(place), float(value)) for place, value in enumerate(np.sort(last), 1)], 0)
+    chart = charts.line_chart([curve], "clips, from worst to best", "blur explained (dB)",
+                              f"PSNR of {len(last)} clips, from {last.min():.1f} to {last.max():.1f} dB")
     left = sum(sum(one["left out"].values()) for one in summary["scenes"].values())
-    body = (f'<header><h1>Captured data set</h1><p class="headline">{summary["clips"]:,} clips whose blur is the mean '
-            f"of their frames within {last.mean():.1f} dB on average; {left:,} exposures were left out.</p></header>"
+    body = (f'<header><h1>Captured data set</h1><p class="headline">{summary["clips"]:,} clips, whose '
+            f"frames explain their blur by {last.mean():.1f} dB on average; {left:,} exposures were left out."
+            "</p></header>"
             f"<main><section><h2>Scenes</h2>{_scenes(summary)}<p class=\"small soft\">{escape(NOTE)} Clips below "
-            f"{least:g} dB are left out.</p></section><section><h2>Clips</h2><figure class=\"wide\">{bars}</figure>"
+            f"{least:g} dB are left out.</p></section><section><h2>Clips</h2><figure class=\"wide\">{chart}</figure>"
             f'<p>The worst clip, the middle one and the best:</p><div class="clips">{shown}</div></section></main>')
     write_text(folder / "capture.html", page("Captured data set", body))
 
 
 def _scenes(summary: Mapping[str, Any]) -> str:
     heads = [("Scene", ""), ("Clips", ""), ("Left out", ""), ("Begin", "sharp frame"), ("Rate", "sharp per blurry"),
-             ("Corners moved", "px"), ("Rest", "px"), ("Curve", "gamma"), ("Time", "dB"), ("Colour", "dB"),
+             ("Corners moved", "px"), ("Bent", "px"), ("Curve", "gamma"), ("Time", "dB"), ("Colour", "dB"),
              ("Geometry", "dB"), ("Rest", "dB")]
     rows = []
     for name, one in summary["scenes"].items():
