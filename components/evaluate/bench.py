@@ -85,7 +85,8 @@ class Bench:
         from hypercut_core.evaluation.protocol import evaluate_clips
 
         return evaluate_clips(None, self.clips, self.indices, directions=self.directions, batch=self.config.batch,
-                              name=labelled(name, way.protocol), device=self.device, given=way.predict, **self.on_request)
+                              name=labelled(name, way.protocol), device=self.device, given=way.predict,
+                              **self.on_request)
 
     def run_champion(self, path: Path) -> None:
         """The champion may be of another kind: the report then says so, and the rest is measured."""

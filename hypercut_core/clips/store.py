@@ -257,7 +257,7 @@ class ClipStore:
             size = self.source.size(name)
             if size > limit:
                 raise self._bad(name, f"the file is larger than {limit} bytes")
-            return self.source.read(name, 0, size)
+            return bytes(self.source.read(name, 0, size))
         except FileNotFoundError:
             return None
         except (OSError, EOFError) as error:
