@@ -68,15 +68,6 @@ class Server:
         processes.tool(["radosgw-admin", "user", *words, "--uid=hypercut"],
                        {"CEPH_CONF": str(self.folder / "ceph/ceph.conf")})
 
-    def client(self) -> Any:
-        """boto3's client, with the keys of the bucket's owner."""
-        import boto3
-
-        pair = s3_server.keys(self.folder, "hypercut")
-        return boto3.session.Session().client(
-            "s3", endpoint_url=s3_server.endpoint(self.state), region_name=s3_server.REGION,
-            aws_access_key_id=pair["AWS_ACCESS_KEY_ID"], aws_secret_access_key=pair["AWS_SECRET_ACCESS_KEY"])
-
     @property
     def env(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_S3": s3_server.endpoint(self.state), "AWS_DEFAULT_REGION": s3_server.REGION,
