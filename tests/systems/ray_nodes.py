@@ -40,6 +40,7 @@ PACKAGES = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", 
 PATIENCE = 600  # s; the machine may be busy
 SUBNET = "10.77.0"
 HUB = f"{SUBNET}.254"  # the bridge's own address: servers for all nodes listen there
+FOLDER = "hypercut-ray-"  # then the pid of the test process: all that belongs to a cluster
 SESSIONS = Path("/tmp/ray")  # where every node sees its own folder
 STORE_MEMORY = 80_000_000  # bytes of a node's object store; Ray's least is 75 MB
 SHM = "160m"  # of a node's /dev/shm
@@ -276,7 +277,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     _remove_abandoned()
     made = not SESSIONS.exists()
     SESSIONS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="hypercut-ray-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     cluster = RayCluster(folder)
     try:
         try:
@@ -309,8 +310,12 @@ def _remove_network(name: str) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Networks of test processes that were killed; their nodes died with them."""
+    """Networks and folders of test processes that were killed; their nodes died with them."""
     names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
     for name, owner in re.findall(r"^(hc(\d+)-\w+)", names, re.MULTILINE):
         if not psutil.pid_exists(int(owner)):
             _remove_network(name)
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = folder.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
