@@ -197,7 +197,8 @@ def test_the_papers_settings_are_what_they_say(repository: Path, who: str, data:
     assert settings.model.response == {"reds": "srgb", "rb2v": "none"}[data]
     assert p.footage.source.endswith(data.upper())
     if who != "ours":
-        assert (p.encoder.model.kind, p.encoder.recolour, p.encoder.training.optimiser) == ("hyperplane", False, "adamax")
+        encoder = p.encoder
+        assert (encoder.model.kind, encoder.recolour, encoder.training.optimiser) == ("hyperplane", False, "adamax")
 
 
 def test_the_benchmark_preset_is_the_long_one(repository: Path) -> None:
