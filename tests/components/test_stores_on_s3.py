@@ -101,7 +101,7 @@ def test_what_is_no_part_of_a_store_is_left_alone(bucket: str, tmp_path: Path) -
 def test_clips_are_made_on_s3_and_a_broken_upload_makes_none_again(
         bucket: str, tmp_path: Path, writes: Callable[..., Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
     from components.collect_footage.step import CollectConfig, collect_footage
-    from components.synthesize_blur import step
+    from components.synthesize_blur import step, tasks
 
     manifest, metrics = tmp_path / "data/footage.json", tmp_path / "metrics.json"
     collect_footage(CollectConfig(), manifest, 0)
@@ -114,7 +114,7 @@ def test_clips_are_made_on_s3_and_a_broken_upload_makes_none_again(
         step.synthesize_blur(manifest, config, f"{bucket}/set", metrics, 0, 3)
     assert not metrics.exists()
     writes()
-    monkeypatch.setattr(step, "render_clips", None)
+    monkeypatch.setattr(tasks, "render_clips", None)
     assert step.synthesize_blur(manifest, config, f"{bucket}/set", metrics, 0, 3)["clips"] == expected["clips"]
     assert metrics.read_bytes() == there
     assert open_clips(f"{bucket}/set").sha256 == ClipStore(tmp_path / "clips").sha256
