@@ -178,7 +178,8 @@ class _Benchmark:
         d = self.p.deblurrer
         return Job(row.name, seed, Path(self.ws.clips).resolve(), folder / "encoder.safetensors",
                    folder / "orders.parquet", self.folder / f"rows/{row.file}/seed-{seed}", self.config, self.shapes,
-                   d.loss, d.training, self.p.evaluate.split, self.p.evaluate.max_clips, load.resolve() if load else None)
+                   d.loss, d.training, self.p.evaluate.split, self.p.evaluate.max_clips,
+                   load.resolve() if load else None)
 
     def _measure_costs(self) -> None:
         """Once for each model and number of views; kept, as it takes minutes for the large ones."""
