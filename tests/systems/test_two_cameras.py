@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Cli
 from made_capture import Truth, capture, enlarge, photo_film, write_capture
 from made_footage import pan, write_frames, write_video
 
@@ -22,6 +21,7 @@ from hypercut_core.clips.registration import mapped, positions
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.clips.video import read_video
 from hypercut_core.errors import BadFootage
+from tests.conftest import Cli
 
 pytestmark = pytest.mark.system
 
