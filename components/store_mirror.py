@@ -8,8 +8,10 @@ stay on the step's own disk.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -29,7 +31,9 @@ def mirror(uri: str) -> Path:
     storage.exists(uri)  # tells wrong keys now, and not after the step's work
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"hypercut-store-{os.getuid()}-{os.getpid()}-{name}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / ORIGIN).write_text(uri.rstrip("/"), encoding="utf-8")
     return folder
 

@@ -143,7 +143,7 @@ class _Benchmark:
     def _clips(self) -> None:
         from pipelines import local
 
-        if not self.ws.clips.exists():
+        if not Path(self.ws.clips).exists():
             self.say("making the clips")
             local.collect_footage(self.ws, self.p)
             local.synthesize_blur(self.ws, self.p)
@@ -176,9 +176,10 @@ class _Benchmark:
 
         folder, load = self.folder / f"seed-{seed}", request.load.get(row.name)
         d = self.p.deblurrer
-        return Job(row.name, seed, self.ws.clips.resolve(), folder / "encoder.safetensors", folder / "orders.parquet",
-                   self.folder / f"rows/{row.file}/seed-{seed}", self.config, self.shapes, d.loss, d.training,
-                   self.p.evaluate.split, self.p.evaluate.max_clips, load.resolve() if load else None)
+        return Job(row.name, seed, Path(self.ws.clips).resolve(), folder / "encoder.safetensors",
+                   folder / "orders.parquet", self.folder / f"rows/{row.file}/seed-{seed}", self.config, self.shapes,
+                   d.loss, d.training, self.p.evaluate.split, self.p.evaluate.max_clips,
+                   load.resolve() if load else None)
 
     def _measure_costs(self) -> None:
         """Once for each model and number of views; kept, as it takes minutes for the large ones."""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hypercut_core.errors import HypercutError, Interrupted
+from pipelines import data_sets
 
 CHAMPION = "models:/hypercut-deblurrer@champion"
 
@@ -186,6 +187,9 @@ def demo(workspace: WorkspaceOption = HERE) -> None:
     from pipelines.demo import demo as show
 
     show(workspace)
+
+
+data_sets.add_commands(app)
 
 
 @app.command("restore", rich_help_panel=USE)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fault_table import fault_record
+
+__all__ = ["fault_record"]
 
 # one thread: the machine may be busy, and many small operations only get slower with more
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -47,3 +50,15 @@ def real_footage() -> Path:
     if not folder.is_dir():
         pytest.skip("no real footage here: set HYPERCUT_FOOTAGE to a folder of videos")
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
+                                      capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

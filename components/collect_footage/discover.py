@@ -138,7 +138,7 @@ def _paired(root: Path, found: list[tuple[Path, str]], layout: str,
     findings = Findings("paired", name)
     counts = LayoutCounts()
     sequences = layouts.by_sequence(root, name, None, counts)
-    if layout == "auto" and name != "rb2v" and not _is_mean(list(sequences.values())):
+    if layout == "auto" and name not in layouts.WITH_METADATA and not _is_mean(list(sequences.values())):
         _sharp_only(root, found, categories, findings)
         return findings
     for source, clips in track(sequences.items(), "hashing clips", total=len(sequences)):

@@ -10,6 +10,7 @@ from typing import Literal
 from components import storage
 from components.collect_footage.discover import discover
 from components.collect_footage.split import split_sources
+from hypercut_core.clips import layouts
 from hypercut_core.clips.manifest import SPLITS, Manifest, Source, write_manifest
 from hypercut_core.errors import BadFootage
 from hypercut_core.files import file_sha256
@@ -20,7 +21,7 @@ class CollectConfig:
     """Which footage is used."""
 
     source: str = "builtin"  # "builtin" (moving photos), a file or folder, or s3://bucket/prefix
-    layout: Literal["auto", "videos", "frames", "rb2v", "reds", "gopro"] = "auto"  # how it is laid out
+    layout: Literal["auto", "videos", "frames", "rb2v", "b-aist++", "reds", "gopro"] = "auto"  # how it is laid out
     category: str = ""  # category of every source; empty: the first folder below the source
     categories: tuple[str, ...] = ()  # keep only these categories; empty: all
     licence: str = ""  # licence of the footage, recorded; empty: as SOURCES.md in the folder says, or unknown
@@ -61,12 +62,12 @@ def _collected(config: CollectConfig, cache: Path) -> Manifest:
                          remedy="give a folder with at least three videos, folders of frames or sequences"
                                 " (a single video: cut it into three files)")
     splits = split_sources([(row.category, row.sha256, row.partition) for row in findings.sources])
-    known = licences(folder)
+    known, otherwise = licences(folder), layouts.NOTICES.get(findings.layout, "unknown")
     root = config.source.rstrip("/") or config.source
     rows = [Source(source=row.path or folder.stem, uri=f"{root}/{row.path}" if row.path else root,
                    kind=row.kind, sha256=row.sha256, width=row.width, height=row.height,  # type: ignore[arg-type]
                    frames=row.frames, fps=row.fps, category=config.category or row.category,
-                   licence=config.licence or known.get(row.path, "unknown"), split=split)
+                   licence=config.licence or known.get(row.path, otherwise), split=split)
             for row, split in zip(findings.sources, splits, strict=True)]
     return Manifest(kind=findings.kind, layout=findings.layout, root=root, revision=revision,
                     sources=rows, problems=findings.problems, notes=findings.notes)

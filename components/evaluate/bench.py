@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypercut_core.errors import BadCheckpoint, HypercutError
+from hypercut_core.errors import BadCheckpoint, HypercutError, MissingExtra
 from hypercut_core.evaluation.protocol_names import BLIND, labelled
 from hypercut_core.files import file_sha256
 
@@ -32,9 +32,12 @@ class Bench:
         from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry
 
         self.clips, self.indices, self.config, self.device = clips, indices, config, device
+        self.notes: list[str] = []
+        self.on_request: dict[str, Any] = {"motion": config.motion_error, "lpips": self._lpips()}
         self.orders, self.directions = orders, _directions(clips, indices, orders)
         self.trivial = evaluate_clips(repeat_blurry(clips.frames), clips, indices, directions=self.directions,
-                                      batch=config.batch, name="repeat the blurry image", device=device)
+                                      batch=config.batch, name="repeat the blurry image", device=device,
+                                      **self.on_request)
         self.scores: dict[str, ClipScores] = {}
         self.facts: dict[str, dict[str, Any]] = {}
         self.protocols: dict[str, str] = {}  # of `scores`
@@ -42,6 +45,23 @@ class Bench:
         self.examples: list[Example] = []
         self.worst: list[Example] = []
         self.champion_problem = ""
+
+    def _lpips(self) -> Any:
+        """The network of LPIPS where it is asked for and there; a note of why it is left out otherwise."""
+        from hypercut_core.evaluation.lpips import INSTALL, SMALLEST, load_lpips
+
+        if not self.config.lpips:
+            return None
+        records = [self.clips.records[int(i)] for i in self.indices]
+        small = sum(min(one.height, one.width) < SMALLEST[self.config.lpips] for one in records)
+        if small:
+            self.notes.append(f"pLPIPS leaves out {small:,} of {len(records):,} clips: they are smaller than the "
+                              f"{SMALLEST[self.config.lpips]} px that its network needs")
+        try:
+            return load_lpips(self.config.lpips).to(self.device)
+        except MissingExtra:
+            self.notes.append(f"pLPIPS was not measured: its weights are not installed ({INSTALL})")
+            return None
 
     def run(self, name: str, path: Path) -> None:
         from hypercut_core.deblurring.models import load_deblurrer
@@ -65,7 +85,8 @@ class Bench:
         from hypercut_core.evaluation.protocol import evaluate_clips
 
         return evaluate_clips(None, self.clips, self.indices, directions=self.directions, batch=self.config.batch,
-                              name=labelled(name, way.protocol), device=self.device, given=way.predict)
+                              name=labelled(name, way.protocol), device=self.device, given=way.predict,
+                              **self.on_request)
 
     def run_champion(self, path: Path) -> None:
         """The champion may be of another kind: the report then says so, and the rest is measured."""
@@ -141,6 +162,7 @@ class Bench:
             "trivial": summarise(self.trivial), "order": order, "predictability": self._predictability(),
             "categories": self._categories(default),
             "champion": champion or ({"problem": self.champion_problem} if self.champion_problem else None),
+            **({"notes": self.notes} if self.notes else {}),
         }
 
     def _predictability(self) -> dict[str, float]:
@@ -192,7 +214,7 @@ class Bench:
             order_figures=figures["order"],
             predictability=figures["predictability"],
             clips=[ClipLabel(one.clip_id, one.source, one.category, one.motion) for one in records],
-            examples=self.examples, worst=self.worst, categories=figures["categories"],
+            examples=self.examples, worst=self.worst, categories=figures["categories"], notes=self.notes,
             provenance={"test set (sha256)": figures["test_set"], "clip store (sha256)": self.clips.sha256,
                         **files, **provenance}))
 

@@ -32,11 +32,13 @@ def write_per_clip(path: Path, records: Sequence[ClipRecord], trivial: ClipScore
                    scores: Mapping[str, ClipScores], margins: np.ndarray | None) -> None:
     """One row for each model (the trivial answer first) and clip."""
     base = trivial.ppsnr.mean(1)
+    more = {name: column for name, column in (("plpips", "lpips"), ("motion_error", "motion_error"))
+            if getattr(trivial, column) is not None}
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         orders = list(trivial.directions)
         writer.writerow([*COLUMNS, *(f"canonical_{order}" for order in orders),
-                         *(f"direction_{order}" for order in orders)])
+                         *(f"direction_{order}" for order in orders), *more])
         for name, one in {TRIVIAL: trivial, **scores}.items():
             frames, canonical = one.ppsnr, {order: one.canonical(order).mean(1) for order in orders}
             for i, record in enumerate(records):
@@ -49,7 +51,8 @@ def write_per_clip(path: Path, records: Sequence[ClipRecord], trivial: ClipScore
                                  *map(_number, numbers), int(one.reversed[i]), _number(one.agreement[i]),
                                  _number(one.odd_strength[i]),
                                  *(_number(canonical[order][i]) for order in orders),
-                                 *(int(one.directions[order][i]) for order in orders)])
+                                 *(int(one.directions[order][i]) for order in orders),
+                                 *(_number(np.mean(getattr(one, column)[i])) for column in more.values())])
 
 
 def _number(value: float) -> str:

@@ -31,6 +31,8 @@ class EvaluateConfig:
     batch: int = 32  # most clips at once (large clips go one by one)
     films: int = 8  # clips shown in the report, from best to worst
     worst: int = 6  # clips shown among the worst
+    lpips: Literal["", "alex", "vgg"] = ""  # measure pLPIPS too, with this network; its weights: extra "lpips"
+    motion_error: bool = False  # measure the end-point error of the recovered motion too, by optical flow
 
 
 def evaluate(store: str | Path, models: Mapping[str, Path], orders: Path | None, out_dir: Path, metrics: Path,

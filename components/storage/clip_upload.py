@@ -10,7 +10,7 @@ from components.storage.s3_client import SCHEME, split_uri
 from hypercut_core.progress import Progress
 
 GROUP, TABLE = "zarr.json", "clips.parquet"
-_OURS = re.compile(r"\d+x\d+/(zarr\.json|c(/\d+)+)|clips\.parquet")
+_OURS = re.compile(r"\d+x\d+/(zarr\.json|c(/\d+)+)|clips\.parquet|imported\.json\.gz")
 
 
 def upload_clips(folder: Path, uri: str) -> None:

@@ -104,7 +104,7 @@ def _work(pipe: Connection, job: Job) -> None:
 def _outcome(pipe: Connection, job: Job, task: Task) -> tuple[str, Any]:
     try:
         make(job, task, lambda steps: pipe.send(("progress", steps)))
-    except HypercutError as error:
+    except (HypercutError, OSError, MemoryError) as error:
         return "failed", error
     except Exception as error:  # a bug: its traceback is of this process, and would be lost
         return "failed", RuntimeError(f"in a worker process:\n{''.join(traceback.format_exception(error))}")

@@ -80,7 +80,7 @@ class RayPool:
         return [Event(number, "progress", steps=size), Event(number, "done")]
 
 
-def _make(job: Job, task: Task, token: str) -> tuple[HypercutError | None, int]:
+def _make(job: Job, task: Task, token: str) -> tuple[Exception | None, int]:
     import torch
 
     torch.set_num_threads(1)
@@ -90,6 +90,6 @@ def _make(job: Job, task: Task, token: str) -> tuple[HypercutError | None, int]:
                             remedy="work in a folder that all nodes share, or set blur.scale.launcher=local"), 0
     try:
         make(job, task, lambda _: None)
-    except HypercutError as error:
+    except (HypercutError, OSError, MemoryError) as error:
         return error, 0
     return None, task.size

@@ -12,7 +12,7 @@ import numpy as np
 from hypercut_core.blur.exposure import ExposureConfig, expose
 from hypercut_core.clips.footage import WindowConfig, WindowCounts, windows
 from hypercut_core.clips.frame_folder import frame_files
-from hypercut_core.clips.layouts import PairedClip, measured_response
+from hypercut_core.clips.layouts import PairedClip, convention, response_of
 from hypercut_core.clips.manifest import Source, files_sha256
 from hypercut_core.clips.motion import path_length
 from hypercut_core.errors import BadFootage
@@ -71,16 +71,19 @@ def chosen(clips: list[PairedClip], most: int) -> list[PairedClip]:
     return clips
 
 
-def imported(clips: Sequence[PairedClip], height: int, first: PairedClip) -> Iterator[Clip]:
-    """Clips of a paired sequence as they are.
+def judges(clips: list[PairedClip]) -> tuple[PairedClip, ...]:
+    """First, middle and last clip of a sequence: its response curve is what explains their blur."""
+    return tuple(clips[place] for place in sorted({0, len(clips) // 2, len(clips) - 1})) if clips else ()
+
+
+def imported(clips: Sequence[PairedClip], layout: str, height: int, some: Sequence[PairedClip]) -> Iterator[Clip]:
+    """Clips of a paired sequence as they are; the response curve is the layout's, held against `some` of its clips.
 
     Args:
         height: working height, px; 0 keeps the images' own.
-        first: the sequence's first clip, whose best fitting response curve is taken for all.
+        some: `judges` of the whole sequence, also where `clips` are a part of it.
     """
-    response = ""
+    response = response_of((clip.load(height) for clip in some), convention(layout, some[0].blurry))[0]
     for clip in clips:
         frames = clip.load(height)
-        if not response:
-            response = measured_response(frames if clip == first else first.load(height))[0]
         yield Clip(frames, clip.clip_id, path_length(frames[1:]), "captured", response, 0.0)

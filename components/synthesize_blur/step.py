@@ -22,6 +22,7 @@ from components import storage
 from components.synthesize_blur.fan_out import FanOutConfig, InProcess, Pool, available_cores, check, in_order
 from components.synthesize_blur.tally import Tally
 from components.synthesize_blur.tasks import ClipCounts, Job, SynthesisConfig, Task, make, part_of, plan
+from hypercut_core.clips.imported import IMPORTED, imported_documents, pack
 from hypercut_core.clips.layouts import LayoutCounts
 from hypercut_core.clips.manifest import SPLITS, Manifest, read_manifest
 from hypercut_core.clips.parts import Join
@@ -79,6 +80,9 @@ def synthesize_blur(manifest: Path, config: SynthesisConfig, out: str | Path, me
                 for task in made:
                     tally.add(join.add(part_of(job, task)))
         if footage.kind == "paired":
+            documents = imported_documents(root, footage.layout)
+            if documents:
+                join.attach(IMPORTED, pack(documents))
             tally.windows[footage.layout].update({f"skipped_{reason}": n for reason, n in counts.skipped.items()})
         if footage.kind != "builtin":
             _check_splits(footage, tally, manifest)

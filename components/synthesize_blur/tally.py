@@ -18,6 +18,7 @@ class Tally:
 
     clips: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, category)
     motion: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)  # of imported clips
     windows: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by category
     per_source: dict[str, Counter[str]] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
@@ -26,6 +27,7 @@ class Tally:
         for record in head.records:
             self.clips[record.split, record.category] += 1
             self.motion[record.split] += record.motion  # type: ignore[assignment]
+            self.responses.update([record.response] if record.blur == "captured" else [])
         for category, found in head.notes.get("windows", {}).items():
             self.windows[category].update(found)
         if "source" in head.notes:
@@ -40,6 +42,7 @@ class Tally:
             "clips_by_category": {f"{split}/{category}": n for (split, category), n in self.clips.items()},
             "motion_mean_px": {split: self.motion[split] / max(1, clips[split]) for split in SPLITS},
             "windows": {category: dict(counts) for category, counts in self.windows.items()},
+            **({"response_curves": dict(self.responses)} if self.responses else {}),
             "damaged_places": len(self.damage),
             "damage": self.damage[:MOST_DAMAGE],
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.synthesize_blur.fan_out import FanOutConfig
-from components.synthesize_blur.sources import Clip, blurred, chosen, imported, noise_level
+from components.synthesize_blur.sources import Clip, blurred, chosen, imported, judges, noise_level
 from hypercut_core.blur.exposure import ExposureConfig
 from hypercut_core.clips import layouts
 from hypercut_core.clips.footage import WindowConfig, WindowCounts
@@ -67,7 +67,8 @@ class Task:
     source: Source | None = None
     path: Path = Path()
     members: tuple[PairedClip, ...] = ()
-    leader: PairedClip | None = None  # the sequence's first clip
+    layout: str = ""  # of paired data
+    judges: tuple[PairedClip, ...] = ()  # clips of the whole sequence by which its response curve is judged
     left_out: int = 0  # clips over clips_per_source
 
 
@@ -103,14 +104,15 @@ def _paired(footage: Manifest, root: Path, config: SynthesisConfig, frames: int,
         for first in range(0, max(1, len(taken)), PAIRED_CLIPS):
             part = tuple(taken[first:first + PAIRED_CLIPS])
             yield Task("paired", source.source, source.split, len(part), first, source, members=part,
-                       leader=taken[0] if taken else None, left_out=0 if first else len(members) - len(taken))
+                       layout=footage.layout, judges=judges(taken), left_out=0 if first else len(members) - len(taken))
 
 
 def part_of(job: Job, task: Task) -> Part:
     """Where a task's part lies; its name is a hash of all that its clips depend on."""
     settings = {name: value for name, value in asdict(job.config).items() if name not in ("scale", "clips")}
     facts = [FORMAT, settings, job.seed, job.frames, task.kind, task.label, task.split, task.size, task.first,
-             asdict(task.source) if task.source else None, [clip.clip_id for clip in task.members], task.left_out]
+             asdict(task.source) if task.source else None, [clip.clip_id for clip in task.members], task.layout,
+             [clip.clip_id for clip in task.judges], task.left_out]
     return Part(job.folder, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32])
 
 
@@ -159,8 +161,8 @@ def _blur(job: Job, task: Task, writer: PartWriter, report: Report) -> None:
 def _import(job: Job, task: Task, writer: PartWriter, report: Report) -> None:
     source = task.source
     assert source is not None
-    if task.leader is not None:
-        for clip in imported(task.members, job.config.paired_height, task.leader):
+    if task.judges:
+        for clip in imported(task.members, task.layout, job.config.paired_height, task.judges):
             _store(writer, clip, source.source, source.split, source.category)
             report(1)
     found = {"kept": len(task.members), "skipped_over_clips_per_source": task.left_out}

@@ -7,6 +7,7 @@ A node that does not answer has `answered` false and the reason in `problem`; th
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -109,7 +110,7 @@ class _connected:
         self.ray = ray
         _expect_listener(self.address)
         try:
-            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:
             raise _no_cluster(self.address, str(error).split("\n")[0]) from error
         return ray

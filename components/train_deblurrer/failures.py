@@ -6,7 +6,8 @@ kind                what it looks like                                          
 bad input           any HypercutError of a worker (damaged clips, a collapsed    never
                     training, another version of a package ...)
 out of memory       the GPU's memory is full                                     never: it would be again
-`LostWorker`        a process or a node died, connections broke                  `lost_workers` times
+`LostWorker`        a process or a node died or did not start, connections       `lost_workers` times
+                    broke
 `HungWorker`        the others waited for `hung_seconds`                         `hung_workers` times
 a bug               everything else                                              never
 ==================  ===========================================================  =========================
@@ -21,6 +22,7 @@ from hypercut_core.errors import BadParameters, ClusterError, HypercutError
 
 # how gloo and NCCL say it; torch has one class (or none) for both
 WAITED = ("timed out", "timeout", "timedout")
+STARTS = {"WorkerGroupStartupTimeoutError", "WorkerGroupStartupFailedError"}
 DEATHS = {"RayActorError", "WorkerCrashedError", "NodeDiedError", "LocalRayletDiedError"}
 BROKEN = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "socket closed",
           "remote process exited", "connection was likely closed")
@@ -51,6 +53,9 @@ def kind_of(failures: Mapping[int, BaseException]) -> HypercutError | None:
         if type(error).__name__ == "OutOfMemoryError" and "cuda" in str(error).lower():
             return BadParameters(f"the GPU's memory is full on worker {rank}", where=f"{PLACE}.micro_batch",
                                  remedy="set it to fewer clips than a worker's share; the result stays the same")
+    if any(_is(error, STARTS) for error in causes.values()):
+        return LostWorker("the workers did not start", where="ray",
+                          remedy="look at the nodes' free CPUs, GPUs and memory, then run the same command again")
     bugs = [error for error in causes.values() if not (_died(error) or _broke(error) or _waited(error))]
     dead = [rank for rank, error in causes.items() if _died(error)]
     if bugs and not dead:
@@ -94,15 +99,17 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+def _is(error: BaseException, names: set[str]) -> bool:
+    return bool(names & {kind.__name__ for kind in type(error).__mro__})  # Ray is not imported here
+
+
 def _died(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & DEATHS) or (type(error).__module__.startswith("ray.") and "OutOfMemoryError" in names)
+    return _is(error, DEATHS) or (type(error).__module__.startswith("ray.") and _is(error, {"OutOfMemoryError"}))
 
 
 def _waited(error: BaseException) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error).lower()
-    return bool(names & {"WorkerHealthCheckTimeoutError"}) or (
+    return _is(error, {"WorkerHealthCheckTimeoutError"}) or (
         isinstance(error, RuntimeError) and any(word in text for word in WAITED))
 
 

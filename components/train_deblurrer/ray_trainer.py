@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -80,9 +81,8 @@ def train_with_ray(task: DeblurrerTask, scale: ScaleConfig, checkpoints: str, wo
             outcome = _attempt(ray, order, work)
             if isinstance(outcome, Trained):
                 return _received(outcome)
-            failure = outcome
-            left = budgets.spend(failure)
-            say(f"{' '.join(failure.what.split())}: going on from the last checkpoint ({left} more such failures are"
+            left = budgets.spend(outcome)
+            say(f"{' '.join(outcome.what.split())}: going on from the last checkpoint ({left} more such failures are"
                 " made up for)")
 
 
@@ -102,9 +102,11 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
             num_workers=scale.workers, use_gpu=scale.gpus_per_worker > 0,
             resources_per_worker={"CPU": scale.cpus_per_worker,
                                   **({"GPU": scale.gpus_per_worker} if scale.gpus_per_worker else {})}),
-        # which failures are made up for, and how often, is for `Budgets` to say
+        # which failures are made up for, and how often, is for `Budgets` to say; Ray alone tries again, a minute each,
+        # to start workers on a node that has gone and is still counted
         run_config=RunConfig(name=f"{order.task.objective}-{uuid.uuid4().hex[:8]}", storage_path=str(work.resolve()),
-                             failure_config=FailureConfig(max_failures=0)),
+                             failure_config=FailureConfig(
+                                 max_failures=0, controller_failure_limit=math.ceil(scale.join_seconds / 60))),
         torch_config=TorchConfig(timeout_s=max(1, round(scale.hung_seconds))))
     try:
         trained: Trained = _fitted(trainer, order)

@@ -19,7 +19,7 @@ class BenchmarkConfig:
     rows: tuple[str, ...] = ROWS  # MODEL/OBJECTIVE, repeat, event_integral; what is not blind gets rows of its own
     seeds: tuple[int, ...] = (0, 1, 2)  # each with an encoder, orders and trainings of its own
     samples: int = 0  # clips that each training sees; 0: as many as fit into `seconds`
-    seconds: float = 600.0  # CPU-seconds of each training, by the measured time of its steps
+    seconds: float = 120.0  # CPU-seconds of each training, by the measured time of its steps
     cost_height: int = 720  # size at which CPU-seconds and memory are measured, px
     cost_width: int = 1280  # its width, px; 0: costs are not measured
     films: int = 4  # clips that the page shows by every model

@@ -32,6 +32,8 @@ COLUMNS = (("pPSNR", "mean, dB", "ppsnr", 2, 1.0, True), ("Gain", "over repeatin
            ("Order told right", "learned order, %", "told_right", 1, 100.0, False),
            ("Re-blur", "PSNR, dB", "reblur", 1, 1.0, False))
 
+Curve = tuple[str, Sequence[tuple[float, float]]]  # name, (frame, dB) each
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -107,15 +109,23 @@ def _cell(line: Line, figure: str, digits: int, scale: float, best: Mapping[str,
 def _frames(lines: Sequence[Line]) -> str:
     parts = []
     for title, group in groups(lines):
-        series = [Series(line.name if line.protocol == BLIND else f"{line.name} ({line.protocol})",
-                         list(enumerate(line.mean_frames(), 1)), style % SERIES) for style, line in enumerate(group)]
-        said = "; ".join(f"{one.name}: {', '.join(f'{y:.1f}' for _, y in one.points)}" for one in series)
-        chart = charts.line_chart(series, "frame", "pPSNR (dB)", f"pPSNR in dB by frame. {said}")
-        heads = [("Frame", ""), *((str(int(x)), "") for x, _ in series[0].points)]
-        numbers = table(heads, [[escape(one.name), *(f"{y:.2f}" for _, y in one.points)] for one in series], title)
-        parts.append(f'<h3>{escape(title)}</h3><figure class="wide">{chart}{charts.legend(series)}</figure>'
+        curves = [(line.name if line.protocol == BLIND else f"{line.name} ({line.protocol})",
+                   list(enumerate(line.mean_frames(), 1))) for line in group]
+        figures = "".join(_chart(curves[:1], curves[start:start + SERIES - 1])
+                          for start in range(1, max(2, len(curves)), SERIES - 1))
+        heads = [("Frame", ""), *((str(k), "") for k, _ in curves[0][1])]
+        numbers = table(heads, [[escape(name), *(f"{y:.2f}" for _, y in points)] for name, points in curves], title)
+        parts.append(f'<h3>{escape(title)}</h3><div class="pair">{figures}</div>'
                      f"<details><summary>The numbers</summary>{numbers}</details>")
     return "".join(parts)
+
+
+def _chart(first: Sequence[Curve], others: Sequence[Curve]) -> str:
+    """The first curve of all as a measure, and as many others as can be told apart."""
+    series = [Series(name, points, style) for style, (name, points) in enumerate([*first, *others])]
+    said = "; ".join(f"{one.name}: {', '.join(f'{y:.1f}' for _, y in one.points)}" for one in series)
+    chart = charts.line_chart(series, "frame", "pPSNR (dB)", f"pPSNR in dB by frame. {said}")
+    return f"<figure>{chart}{charts.legend(series)}</figure>"
 
 
 def _films(shown: Sequence[Shown], frames: int) -> str:

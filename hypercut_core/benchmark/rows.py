@@ -11,6 +11,7 @@ from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import Config
 from hypercut_core.deblurring.objectives import OBJECTIVES
 from hypercut_core.deblurring.peers import PeerSettings, described, rate
+from hypercut_core.deblurring.recurrent import RecurrentConfig
 from hypercut_core.errors import BadParameters
 
 REPEAT, EVENT_INTEGRAL, ORACLE = "repeat", "event_integral", "recurrent_oracle"
@@ -53,7 +54,9 @@ class Shapes:
         """Raises BadParameters for sizes that no model can have."""
         kind = "recurrent" if model == ORACLE else model
         config = described(kind, self.even_odd, self.peers)
-        return replace(config, protocol="oracle") if model == ORACLE else config  # type: ignore[call-arg]
+        if model == ORACLE and isinstance(config, RecurrentConfig):
+            return replace(config, protocol="oracle")
+        return config
 
     def rate(self, model: str, usual: float) -> float:
         """Highest learning rate of a model."""
@@ -91,7 +94,7 @@ def chosen(rows: Sequence[str], patterns: Sequence[str]) -> list[Row]:
     found: list[str] = []
     for pattern in patterns:
         fitting = fnmatch.filter(rows, pattern)
-        found += fitting or ([] if any(mark in pattern for mark in "*?[") else [pattern])
-        if not found:
+        if not fitting and any(mark in pattern for mark in "*?["):
             raise BadParameters(f"no row fits '{pattern}'", where="--rows", remedy=f"choose among {', '.join(rows)}")
+        found += fitting or [pattern]
     return [parse_row(name) for name in dict.fromkeys(found)]

@@ -76,7 +76,8 @@ def run_job(job: Job) -> None:
 
     if job.training.threads:
         torch.set_num_threads(job.training.threads)
-    identity, row, facts = job.identity(), parse_row(job.row), {}
+    identity, row = job.identity(), parse_row(job.row)
+    facts: dict[str, Any] = {}
     model = None
     if row.model not in (REPEAT, EVENT_INTEGRAL):
         model, facts = _loaded(job) if job.load else _trained(job, row, identity)

@@ -42,7 +42,8 @@ def score_row(row: Row, model: Path | None, job: Job) -> tuple[list[dict[str, An
     indices = scored_clips(store, job.split, job.max_clips)
     directions = {"learned": read_orders(job.orders).for_clips(store, indices)[:, 0]}
     trivial = evaluate_clips(repeat_blurry(store.frames), store, indices, directions=directions, name=REPEAT)
-    found, films = [], {}
+    found: list[dict[str, Any]] = []
+    films: dict[str, np.ndarray] = {}
     for way, views in _ways(row, model, store.frames):
         scores = evaluate_clips(None, store, indices, directions=directions, given=way.predict,
                                 name=f"{row.name} ({way.protocol})")

@@ -57,9 +57,9 @@ def gather(results: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, str],
                                               one["views"], cost=dict(costs.get((result["model"], one["views"]), {}))))
             line.seeds.append(result["seed"])
             line.frames.append(one["ppsnr_frames"])
-            learned = {"canonical": one["canonical"].get("learned")}
-            if one["odd_strength"] > 0:  # what does not move tells no direction
-                learned["told_right"] = one["agreement"].get("learned")
+            learned = {}
+            if result["objective"]:  # the others know of no order
+                learned = {"canonical": one["canonical"].get("learned"), "told_right": one["agreement"].get("learned")}
             for figure, value in {**{name: one.get(name) for name in FIGURES}, **learned}.items():
                 if value is not None:
                     line.figures.setdefault(figure, []).append(value)

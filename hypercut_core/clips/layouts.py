@@ -1,4 +1,4 @@
-"""Published data sets as they lie on disk: RB2V/HyperCUT, REDS and GoPro.
+"""Published data sets as they lie on disk: RB2V/HyperCUT, B-AIST++, REDS and GoPro.
 
 Their clips are already pairs of a blurry image and T sharp frames; they are imported, never blurred again.
 
@@ -6,6 +6,7 @@ Their clips are already pairs of a blurry image and T sharp frames; they are imp
   `partition`, `blur_path` and `frame001_path` … `frame00T_path`, relative to the metadata file. `order`:
   "reverse" takes the frames backwards, "ignore" leaves the clip out, "keep" and "random" take them as they
   are.
+* ``b-aist++``: the same form; known by its `name`, which holds "aist".
 * ``reds``: `<root>/<split>/<split>_sharp/<seq>/00000000.png` beside `<split>_blur` (or `_blur_gamma`).
 * ``gopro``: `<root>/<split>/GOPR…/sharp/000001.png` beside `blur` or `blur_gamma`.
 
@@ -14,12 +15,15 @@ n >= T, blurry image i goes with the middle T of the sharp frames n*i … n*i + 
 sharp frames as blurry images, it goes with the T sharp frames centred on its own place; those nearer to an
 end than T // 2 are left out and counted. Whether that is how the blur was made, only the pixels tell:
 `measured_response` compares them.
+
+**Response.** Whether a data set averages light or encoded values is a convention of its makers (`convention`)
+where one is known; the pixels are asked too, and where they say otherwise by `SURE` dB, they are believed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,12 +31,20 @@ import numpy as np
 
 from hypercut_core.blur.exposure import RESPONSES, blur_error
 from hypercut_core.clips.frame_folder import frame_files, gaps_before, image_size, scaled
-from hypercut_core.clips.rb2v import read_rb2v
+from hypercut_core.clips.rb2v import read_document, read_rb2v
 from hypercut_core.clips.video import MAX_PIXELS
 from hypercut_core.errors import BadFootage, BadImage
 from hypercut_core.photos import load_photo
 
-NAMES = ("rb2v", "reds", "gopro")
+NAMES = ("rb2v", "b-aist++", "reds", "gopro")
+WITH_METADATA = ("rb2v", "b-aist++")
+SURE = 0.5  # dB by which another response curve must fit better to be believed against the convention
+NOTICES = {
+    "rb2v": "RB2V: research and education only, not redistributable",
+    "b-aist++": "B-AIST++: made of AIST dance videos, whose terms allow research only; check them before use",
+    "reds": "REDS: CC BY 4.0 by its makers' page; check it before use",
+    "gopro": "GoPro: CC BY 4.0 by its makers' page; check it before use",
+}
 _COPY = "copy the clip again from where it came from, or remove it"
 _BLUR_FOLDERS = ("blur_gamma", "blur")  # linear light first: it is the nearer to a camera
 
@@ -76,11 +88,11 @@ class LayoutCounts:
 
 
 def detect(root: Path) -> str | None:
-    """The layout of a folder: "rb2v", "reds", "gopro" or None."""
+    """The layout of a folder: "rb2v", "b-aist++", "reds", "gopro" or None."""
     if not root.is_dir():
         return None
     if (root / "metadata.json").is_file():
-        return "rb2v"
+        return _with_metadata(root)
     if next(_reds_pairs(root), None):
         return "reds"
     return "gopro" if next(_gopro_pairs(root), None) else None
@@ -101,7 +113,7 @@ def read(root: Path, layout: str, frames: int | None,
     """Yield the clips of a data set, in a stable order, no image decoded.
 
     Args:
-        layout: "rb2v", "reds" or "gopro".
+        layout: "rb2v", "b-aist++", "reds" or "gopro".
         frames: T; None takes what the data set has (`gopro`-like single frames: 7).
 
     Raises:
@@ -109,7 +121,7 @@ def read(root: Path, layout: str, frames: int | None,
     """
     counts = LayoutCounts() if counts is None else counts
     root = root.resolve()
-    if layout == "rb2v":
+    if layout in WITH_METADATA:
         entries = read_rb2v(root, frames, counts.skipped)
         clips: Iterator[PairedClip] = (PairedClip(*entry) for entry in entries)
     elif layout in ("reds", "gopro"):
@@ -159,6 +171,31 @@ def measured_response(clip: np.ndarray) -> tuple[str, float]:
     return best, errors[best]
 
 
+def convention(layout: str, blurry: Path) -> str | None:
+    """The response curve that a data set's makers averaged in; None where it is not known, as with a camera's
+    own blur (RB2V). GoPro comes in both: its folder says which."""
+    if layout == "b-aist++":
+        return "none"
+    if layout == "gopro":
+        return "gamma2.2" if blurry.parent.name == "blur_gamma" else "none"
+    return "srgb" if layout == "reds" else None
+
+
+def response_of(clips: Iterable[np.ndarray], known: str | None) -> tuple[str, float]:
+    """The response curve of clips that were made alike, and how well it explains their blur, mean dB.
+
+    Args:
+        clips: (T + 1, H, W, 3) uint8 each, the blurry image first.
+        known: the convention, kept unless another curve fits better by `SURE` dB on average.
+    """
+    errors = [[blur_error(clip[0], clip[1:], response) for response in RESPONSES] for clip in clips]
+    fit = dict(zip(RESPONSES, np.mean(errors, axis=0).tolist(), strict=True))
+    best = max(fit, key=lambda response: fit[response])
+    if known is not None and fit[best] < fit[known] + SURE:
+        best = known
+    return best, fit[best]
+
+
 @dataclass(frozen=True)
 class Sequence:
     """A folder of sharp frames with its folder of blurry images."""
@@ -173,6 +210,14 @@ def sequences(root: Path, layout: str) -> list[Sequence]:
     """Sequences of a `reds` or `gopro` layout, sorted by name."""
     pairs = _reds_pairs(root) if layout == "reds" else _gopro_pairs(root)
     return sorted(pairs, key=lambda sequence: sequence.name)
+
+
+def _with_metadata(root: Path) -> str:
+    try:
+        name = read_document(root).get("name")
+    except BadFootage:  # whoever reads it will hear what is wrong
+        return "rb2v"
+    return "b-aist++" if isinstance(name, str) and "aist" in name.lower() else "rb2v"
 
 
 def _folders(root: Path) -> list[Path]:
@@ -195,6 +240,8 @@ def _reds_pairs(root: Path) -> Iterator[Sequence]:
 
 def _gopro_pairs(root: Path) -> Iterator[Sequence]:
     for base in [root, *_folders(root)]:
+        if (base / "metadata.json").is_file():  # RB2V's folders are called the same, and its orders count
+            continue
         for folder in _folders(base):
             blurry = next((folder / kind for kind in _BLUR_FOLDERS if (folder / kind).is_dir()), None)
             if blurry is not None and (folder / "sharp").is_dir():

@@ -100,7 +100,8 @@ class PartWriter:
                  trace: TracebackType | None) -> None:
         assert self._stream is not None
         if error is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # of a full disk, once more
+                self._stream.close()
             self._file.__exit__(kind, error, trace)
             return
         with contextlib.ExitStack() as stack:
@@ -166,6 +167,11 @@ class Join:
                 writer.sync()
         part.data.unlink()
         return head
+
+    def attach(self, name: str, data: bytes) -> None:
+        """As `StoreFolder.attach`."""
+        with explain_os_errors(self.out):
+            self._store.attach(name, data)
 
     def finish(self) -> None:
         """Complete the store and put it in its place.

@@ -1,4 +1,4 @@
-"""`metadata.json` of RB2V/HyperCUT, read with distrust: every path stays inside the data set."""
+"""`metadata.json` of RB2V, HyperCUT and B-AIST++, read with distrust: every path stays inside the data set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,28 @@ from typing import Any
 from hypercut_core.errors import BadFootage, StorageError
 from hypercut_core.files import read_json
 
+MAX_ID = 200  # characters of a clip's id
 MAX_BYTES = 128 * 2**20  # the three RB2V files together are about 20 MB
 PARTITIONS = ("train", "val", "test")
 ORDERS = ("ignore", "keep", "reverse", "random")
 Entry = tuple[str, str, str, str, str, Path, tuple[Path, ...]]  # the fields of a PairedClip
 _COPY = "copy the data set again from where it came from"
+
+
+def read_document(root: Path) -> dict[str, Any]:
+    """The metadata of a data set as it is written, fields that nobody knows included; entries are not checked.
+
+    Raises:
+        BadFootage: missing, too large, no JSON, or without a list of clips.
+    """
+    file = root / "metadata.json"
+    try:
+        document = read_json(file, MAX_BYTES)
+    except StorageError as error:
+        raise BadFootage(error.what, where=file, remedy=_COPY) from error
+    if not isinstance(document, dict) or not isinstance(document.get("data"), list):
+        raise BadFootage("the metadata is no object with a list 'data'", where=file, remedy=_COPY)
+    return document
 
 
 def read_rb2v(root: Path, frames: int | None, skipped: Counter[str]) -> Iterator[Entry]:
@@ -25,11 +42,7 @@ def read_rb2v(root: Path, frames: int | None, skipped: Counter[str]) -> Iterator
             not there, or another number of frames than `frames` (None: any odd number from 3 to 15).
     """
     file = root / "metadata.json"
-    try:
-        document = read_json(file, MAX_BYTES)
-    except StorageError as error:
-        raise BadFootage(error.what, where=file, remedy=_COPY) from error
-    name, entries, frames = _head(file, document, frames)
+    name, entries, frames = _head(file, read_document(root), frames)
     seen: set[str] = set()
     for number, entry in enumerate(entries):
         clip_id, order, partition = _fields(file, number, entry)
@@ -49,11 +62,9 @@ def read_rb2v(root: Path, frames: int | None, skipped: Counter[str]) -> Iterator
         yield clip_id, source, partition, name, order, blurry, sharp
 
 
-def _head(file: Path, document: Any, frames: int | None) -> tuple[str, list[Any], int]:
-    if not isinstance(document, dict) or not isinstance(document.get("data"), list):
-        raise BadFootage("the metadata is no object with a list 'data'", where=file, remedy=_COPY)
+def _head(file: Path, document: dict[str, Any], frames: int | None) -> tuple[str, list[Any], int]:
     name = document.get("name", "rb2v")
-    if not isinstance(name, str) or not 0 < len(name) <= 100 or "/" in name:
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or "/" in name or not _is_text(name):
         raise BadFootage("'name' is not a short text", where=file, remedy="give the data set a name there")
     count = document.get("frame_per_seq")
     if type(count) is not int:
@@ -71,7 +82,7 @@ def _fields(file: Path, number: int, entry: Any) -> tuple[str, str, str]:
     if not isinstance(entry, dict):
         raise _wrong(file, number, "it is no object")
     clip_id = entry.get("id")
-    if type(clip_id) not in (str, int) or not 0 < len(str(clip_id)) <= 200:
+    if type(clip_id) not in (str, int) or not 0 < len(str(clip_id)) <= MAX_ID or not _is_text(str(clip_id)):
         raise _wrong(file, number, f"its id is {clip_id!r:.40}")
     order, partition = entry.get("order"), entry.get("partition")
     if order not in ORDERS:
@@ -81,14 +92,28 @@ def _fields(file: Path, number: int, entry: Any) -> tuple[str, str, str]:
     return str(clip_id), order, partition
 
 
+def inner_path(text: Any) -> PurePosixPath | None:
+    """A path as it stands in the metadata; None if it is no path or could lead out of the data set."""
+    if not isinstance(text, str) or not 0 < len(text) <= 1000 or not _is_text(text):
+        return None
+    path = PurePosixPath(text.replace("\\", "/"))
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts and ":" not in path.parts[0]
+    return path if inside and all(len(part.encode()) <= 255 for part in path.parts) else None
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be a name on disk and in a table: no control characters, no halves of a character."""
+    return not any(ord(one) < 32 or 0xD800 <= ord(one) < 0xE000 for one in text)
+
+
 def _path(root: Path, file: Path, number: int, entry: dict[str, Any], key: str) -> Path:
     text = entry.get(key)
-    if not isinstance(text, str) or not 0 < len(text) <= 1000 or "\0" in text:
-        raise _wrong(file, number, f"its {key} is {text!r:.40}, not a path")
-    parts = PurePosixPath(text.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or (parts.parts and ":" in parts.parts[0]):
+    parts = inner_path(text)
+    if parts is None and isinstance(text, str) and 0 < len(text) <= 1000 and _is_text(text):
         raise _wrong(file, number, f"its {key} '{text:.100}' leads out of the data set",
                      "paths in it must be relative, without '..'")
+    if parts is None:
+        raise _wrong(file, number, f"its {key} is {text!r:.40}, not a path")
     path = root / parts
     real = path.resolve()
     if not real.is_relative_to(root):

@@ -98,6 +98,11 @@ class StoreFolder:
         self.records.append(dataclasses.replace(record, index=index))
         self._ids.add(record.clip_id)
 
+    def attach(self, name: str, data: bytes) -> None:
+        """Put a small file beside the table, such as what a data set says of itself. It is no part of the
+        store's hash."""
+        (self.folder / name).write_bytes(data)
+
     def finish(self) -> None:
         """Write what makes a store of the folder.
 
@@ -155,6 +160,12 @@ class ClipStoreWriter:
         record = describe(frames, self._store.frames, self.path, clip_id=clip_id, source=source, split=split,
                           category=category, motion=motion, blur=blur, response=response, noise=noise)
         self._store.append(record, packed(frames, self._store.layout(record)))
+
+    def attach(self, name: str, data: bytes) -> None:
+        """As `StoreFolder.attach`."""
+        if self._folder is None:
+            raise RuntimeError("use ClipStoreWriter as a context manager")
+        self._store.attach(name, data)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
@@ -235,6 +246,22 @@ class ClipStore:
         if hashlib.sha256(self.read(i).data).hexdigest() != record.sha256:
             raise BadClipStore(f"clip '{record.clip_id}' does not have its recorded sha256",
                                where=f"{self.path}/{record.array}", remedy=REMEDY)
+
+    def attachment(self, name: str, limit: int) -> bytes | None:
+        """A file beside the table, or None if there is none.
+
+        Raises:
+            BadClipStore: it is larger than `limit` bytes, or damaged.
+        """
+        try:
+            size = self.source.size(name)
+            if size > limit:
+                raise self._bad(name, f"the file is larger than {limit} bytes")
+            return bytes(self.source.read(name, 0, size))
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError) as error:
+            raise self._bad(name, "the file is damaged") from error
 
     def indices(self, split: str, category: str | None = None) -> np.ndarray:
         """Clips of a split (and category), int64 [n], in the store's order."""

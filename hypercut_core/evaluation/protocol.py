@@ -4,8 +4,9 @@ Reversing a sequence leaves its blur unchanged, so the paper scores the better o
 
     pPSNR = max( mean_t PSNR(y_t, x_t), mean_t PSNR(y_{T+1-t}, x_t) )
 
-The direction is chosen ONCE PER SEQUENCE, by mean PSNR, and the per-frame figures and pSSIM follow that
-choice. Frames are numbered by the truth, so the figures do not change when a prediction is reversed.
+The direction is chosen ONCE PER SEQUENCE, by mean PSNR, and the per-frame figures, pSSIM, pLPIPS and the error
+of the recovered motion follow that choice. Frames are numbered by the truth, so the figures do not change when
+a prediction is reversed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 from hypercut_core.blur.exposure import average
+from hypercut_core.deblurring.optical_flow import optical_flow
 from hypercut_core.errors import BadCheckpoint
 from hypercut_core.evaluation.image_quality import psnr, quantise, ssim
+from hypercut_core.evaluation.lpips import Lpips
 from hypercut_core.progress import Progress
 
 Predict = Callable[[Tensor], Tensor]
@@ -63,6 +66,9 @@ class ClipScores:
     odd_strength: np.ndarray  # [N] length of the predicted odd part over the true one; 0 hedges both ways
     finite: np.ndarray  # [N] bool: the prediction held no inf or nan
     directions: dict[str, np.ndarray] = field(default_factory=dict)  # order -> [N] +1, -1, 0 unknown
+    # measured on request only:
+    lpips: np.ndarray | None = None  # [N, T] LPIPS in the chosen direction, nan where the clip is too small
+    motion_error: np.ndarray | None = None  # [N] end-point error of the recovered motion, px
 
     @property
     def reversed(self) -> np.ndarray:
@@ -101,13 +107,39 @@ def odd_part(sequence: Tensor) -> Tensor:
     return (sequence[:, :half] - sequence.flip(1)[:, :half]) / 2
 
 
-def score_batch(prediction: Tensor, sharp: Tensor, blurry: Tensor, response: str) -> dict[str, np.ndarray]:
+def motion_error(prediction: Tensor, sharp: Tensor) -> Tensor:
+    """End-point error of the recovered motion: mean length of the difference between the optical flow from the
+    first to the last predicted frame and that from the first to the last true frame.
+
+    Both flows are measured with `optical_flow`, so it is 0 for the truth, and the mean true motion for frames
+    that do not move.
+
+    Args:
+        prediction, sharp: `[B, T, 3, H, W]` in [0, 1], in the same direction of time.
+    Returns:
+        `[B]` px.
+    """
+    made, true = (optical_flow(frames[:, 0], frames[:, -1]) for frames in (prediction, sharp))
+    return (made - true).norm(dim=1).double().mean((1, 2))
+
+
+def _lpips_of(chosen: Tensor, sharp: Tensor, lpips: Lpips) -> Tensor:
+    """[B, T], a frame at a time: features take far more memory than frames."""
+    if min(sharp.shape[-2:]) < lpips.smallest:
+        return sharp.new_full(sharp.shape[:2], float("nan"))
+    return torch.stack([lpips(chosen[:, t], sharp[:, t]) for t in range(sharp.shape[1])], dim=1)
+
+
+def score_batch(prediction: Tensor, sharp: Tensor, blurry: Tensor, response: str, *, lpips: Lpips | None = None,
+                motion: bool = False) -> dict[str, np.ndarray]:
     """Scores of one batch: the arrays of `ClipScores`, a row a clip.
 
     Args:
         prediction, sharp: `[B, T, 3, H, W]` in [0, 1] (the prediction is clamped and rounded to 8 bits).
         blurry: `[B, 3, H, W]` in [0, 1].
         response: the curve that the blur was averaged in.
+        lpips: measure LPIPS too, with this network.
+        motion: measure the error of the recovered motion too.
     """
     finite = torch.isfinite(prediction).flatten(1).all(1)
     prediction = quantise(torch.nan_to_num(prediction.float(), nan=0.0, posinf=1.0, neginf=0.0))
@@ -124,12 +156,17 @@ def score_batch(prediction: Tensor, sharp: Tensor, blurry: Tensor, response: str
         "odd_strength": made_length / true_length.clamp_min(1e-12),
         "finite": finite,
     }
+    if lpips is not None:
+        scores["lpips"] = _lpips_of(chosen, sharp, lpips)
+    if motion:
+        scores["motion_error"] = motion_error(chosen, sharp)
     return {key: value.cpu().numpy() for key, value in scores.items()}
 
 
 def evaluate_clips(predict: Predict | None, store: Clips, indices: np.ndarray, *,
                    directions: np.ndarray | Mapping[str, np.ndarray] | None = None, batch: int = 32,
-                   name: str = "model", device: str = "cpu", given: Given | None = None) -> ClipScores:
+                   name: str = "model", device: str = "cpu", given: Given | None = None,
+                   lpips: Lpips | None = None, motion: bool = False) -> ClipScores:
     """Score `predict` on clips of a store, in batches of one size, with bounded memory.
 
     Args:
@@ -140,6 +177,7 @@ def evaluate_clips(predict: Predict | None, store: Clips, indices: np.ndarray, *
         batch: most clips at once (fewer when they are large).
         given: in place of `predict`, what is also given the true frames: `[B, 3, H, W]`, `[B, T, 3, H, W]` ->
             `[B, T, 3, H, W]`. Its scores are not blind (`protocol_names.py`).
+        lpips, motion: what is measured on request; see `score_batch`.
     Raises:
         BadCheckpoint: the model gives another number or size of frames than the clips have.
     """
@@ -157,7 +195,8 @@ def evaluate_clips(predict: Predict | None, store: Clips, indices: np.ndarray, *
                 raise BadCheckpoint(f"the model gives {_shape(prediction)} for clips of {_shape(sharp)}",
                                     where=name, remedy="train it on clips with the same number of frames")
             response = store.records[int(indices[places[0]])].response
-            for key, value in score_batch(prediction, sharp, blurry, response).items():
+            scores = score_batch(prediction, sharp, blurry, response, lpips=lpips, motion=motion)
+            for key, value in scores.items():
                 rows.setdefault(key, np.zeros((len(indices), *value.shape[1:]), value.dtype))[places] = value
             progress.advance(len(places))
     if not rows:
@@ -203,6 +242,11 @@ def summarise(scores: ClipScores, trivial: ClipScores | None = None) -> dict:
         "agreement": {order: scores.order_agreement(order) if value.any() else None
                       for order, value in scores.directions.items()},
     }
+    if scores.lpips is not None and np.isfinite(scores.lpips).any():
+        summary["plpips"] = float(np.nanmean(scores.lpips))
+        summary["plpips_frames"] = [float(value) for value in np.nanmean(scores.lpips, 0)]
+    if scores.motion_error is not None:
+        summary["motion_error"] = float(scores.motion_error.mean())
     if trivial is not None:
         gain = scores.ppsnr.mean(1) - trivial.ppsnr.mean(1)
         summary["gain"] = float(gain.mean())

@@ -28,6 +28,9 @@ TABLE_NOTE = ("Marked: the best of each column. <em>Order told right</em>: how o
               "model trained on that order this is the order’s predictability; for the others about "
               "half is what chance gives. <em>Strength of motion</em>: length of the predicted odd "
               "part over the true one; near 0 a model hedges between both directions.")
+MOTION_NOTE = ("<em>Motion error</em>: mean length of the difference between the optical flow from the "
+               "first to the last predicted frame and the true one; for frames that do not move it is "
+               "the mean true motion.")
 FILMS_NOTE = ("An even choice by rank, from the clip that gains most to the clip that gains least. "
               "Films play in the direction that scored; the control below stops them and shows frame "
               "by frame.")
@@ -103,7 +106,9 @@ def _objectives(data: ReportData) -> str:
         words = "; ".join(f"{name}: {GIVEN.get(name, 'more than the blurry image')}" for name in known)
         parts.append(f"<h3>Given more than the blurry image</h3><p>These were helped ({escape(words)}) and must not "
                      f"be set beside the others.</p>{tables.objectives(data.default, more, data.trivial_summary)}")
-    return f'{"".join(parts)}<p class="small soft">{TABLE_NOTE}</p>'
+    said = TABLE_NOTE + (f" {MOTION_NOTE}" if "motion_error" in data.trivial_summary else "")
+    notes = "".join(f'<p class="small bad">{escape(note)}.</p>' for note in data.notes)
+    return f'{"".join(parts)}<p class="small soft">{said}</p>{notes}'
 
 
 def _frames(data: ReportData) -> str:

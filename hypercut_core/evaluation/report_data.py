@@ -48,6 +48,7 @@ class ReportData:
     predictability: Mapping[str, float] = field(default_factory=dict)  # order -> share told right from blur
     categories: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()  # what was asked for and could not be measured, and why
     title: str = "Hypercut evaluation"
 
     @property

@@ -24,11 +24,11 @@ class Column:
     key: tuple[str, ...]
     digits: int = 2
     scale: float = 1.0
-    better: str = "high"  # "high", "one" (nearest to 1) or "" (no better or worse)
+    better: str = "high"  # "high", "low", "one" (nearest to 1) or "" (no better or worse)
     trivial: bool = True  # does it mean something for the trivial answer
 
     def merit(self, value: float) -> float:
-        return -abs(value - 1) if self.better == "one" else value
+        return {"one": -abs(value - 1), "low": -value}.get(self.better, value)
 
 
 COLUMNS = (
@@ -40,12 +40,16 @@ COLUMNS = (
     Column("Re-blur", "PSNR, dB", ("reblur",), 1, better=""),
     Column("Strength of motion", "ratio", ("odd_strength",), better="one", trivial=False),
 )
+ON_REQUEST = (
+    Column("pLPIPS", "mean, less is better", ("plpips",), 3, better="low"),
+    Column("Motion error", "end point, px", ("motion_error",), better="low"),
+)
 
 
 def objectives(default: str, summaries: Mapping[str, Summary], trivial: Summary) -> str:
     """All models beside the trivial answer, the best of each column marked."""
     orders = list(dict.fromkeys(order for one in summaries.values() for order in one.get("canonical", {})))
-    columns = [*COLUMNS]
+    columns = [*COLUMNS, *(column for column in ON_REQUEST if any(column.key[0] in one for one in summaries.values()))]
     columns += [Column("Canonical PSNR", f"{order} order, dB", ("canonical", order)) for order in orders]
     columns += [Column("Order told right", f"{order} order, %", ("agreement", order), 1, 100, trivial=False)
                 for order in orders]

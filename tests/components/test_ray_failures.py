@@ -14,7 +14,9 @@ from hypercut_core.errors import BadClipStore, BadParameters, ClusterError, Hype
 ray = pytest.importorskip("ray")
 
 from ray.exceptions import ActorDiedError, NodeDiedError, WorkerCrashedError  # noqa: E402
+from ray.train import ControllerError  # noqa: E402
 from ray.train.v2._internal.exceptions import (  # noqa: E402
+    WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
@@ -42,6 +44,8 @@ class OutOfMemoryError(RuntimeError):  # torch's own cannot be made without a GP
     ({0: WorkerCrashedError()}, LostWorker),
     ({0: BROKEN}, LostWorker),
     ({0: ray.exceptions.OutOfMemoryError("node memory")}, LostWorker),
+    ({0: ControllerError(WorkerGroupStartupTimeoutError(2))}, LostWorker),
+    ({0: ControllerError(ValueError("shape"))}, type(None)),
     ({0: WAITED}, HungWorker),
     ({0: BROKEN, 1: WAITED}, HungWorker),
     ({2: WorkerHealthCheckTimeoutError("no answer")}, HungWorker),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hypercut_core.clips.parts import Join, Part, PartWriter
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter, Packing
-from hypercut_core.errors import BadClipStore
+from hypercut_core.errors import BadClipStore, StorageError
 
 SIZES = ((8, 8), (9, 20), (24, 16))
 PACKINGS = (Packing(chunk=8, shard_bytes=4 * 24 * 16 * 3 * 2), Packing(chunk=8))  # shards of two to eight clips, or one
@@ -137,6 +137,20 @@ def test_a_part_that_fails_is_not_there(tmp_path: Path) -> None:
             writer.add(clip(1, (8, 8)), **{**words(1), "motion": float("nan")})
 
     with pytest.raises(BadClipStore, match="finite"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("count", [1, 400])  # the disk is full when the file is closed, or before
+def test_a_full_disk(tmp_path: Path, count: int) -> None:
+    def write() -> None:
+        with PartWriter(Part(tmp_path, "p"), 3) as writer:
+            writer._stream = Path("/dev/full").open("wb")  # noqa: SIM115 - the writer closes it
+            for number in range(count):
+                writer.add(clip(number, (24, 16)), **words(number))
+
+    with pytest.raises(StorageError, match="disk is full"):
         write()
     assert list(tmp_path.iterdir()) == []
 

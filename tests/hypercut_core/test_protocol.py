@@ -15,6 +15,7 @@ from hypercut_core.evaluation.image_quality import PSNR_CEILING
 from hypercut_core.evaluation.protocol import (
     ClipScores,
     evaluate_clips,
+    motion_error,
     odd_part,
     repeat_blurry,
     same_size_batches,
@@ -185,3 +186,47 @@ def test_inf_and_nan_are_counted_and_scored_low():
 def test_the_odd_part_changes_sign_when_the_sequence_is_reversed():
     prediction, _ = random_batch(3)
     assert torch.equal(odd_part(prediction), -odd_part(prediction.flip(1)))
+
+
+def moving(speed: float, frames: int = 5, side: int = 48) -> torch.Tensor:
+    """A soft texture that moves to the right by `speed` px a frame, `[1, T, 3, side, side]`."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    made = [0.5 + 0.2 * torch.sin((x - speed * t) / 3.0) + 0.2 * torch.sin(y / 4.0 + (x - speed * t) / 6.0)
+            for t in range(frames)]
+    return torch.stack(made)[None, :, None].expand(-1, -1, 3, -1, -1)
+
+
+def test_the_error_of_the_recovered_motion():
+    true = moving(1.0)
+    assert float(motion_error(true, true)) == 0
+    still = float(motion_error(true[:, 2:3].expand_as(true), true))
+    assert still == pytest.approx(4.0, abs=0.6)  # what does not move errs by the motion itself
+    half = float(motion_error(moving(0.5), true))
+    assert half == pytest.approx(2.0, abs=0.5)
+    assert float(motion_error(true.flip(1), true)) == pytest.approx(8.0, abs=1.2)
+
+
+def test_what_is_measured_on_request_follows_the_chosen_direction():
+    from hypercut_core.evaluation.lpips import Lpips
+
+    torch.manual_seed(0)
+    lpips = Lpips("alex").requires_grad_(False)
+    for head in lpips.heads:
+        torch.nn.init.uniform_(head)
+    true = moving(1.0)
+    plain = score_batch(true.flip(1), true, true.mean(1), "none")
+    assert not {"lpips", "motion_error"} & set(plain)
+    asked = score_batch(true.flip(1), true, true.mean(1), "none", lpips=lpips, motion=True)
+    assert all(np.array_equal(asked[key], value) for key, value in plain.items())
+    assert asked["motion_error"][0] < 0.02  # the prediction is rounded to 8 bits, this truth is not
+    assert asked["lpips"].tolist() == [[0.0] * 5]
+    trivial = as_scores(score_batch(true.mean(1, keepdim=True).expand_as(true), true, true.mean(1), "none",
+                                    lpips=lpips, motion=True))
+    summary = summarise(trivial)
+    assert summary["motion_error"] > 3
+    assert len(summary["plpips_frames"]) == 5
+    assert summary["plpips"] == pytest.approx(np.mean(summary["plpips_frames"]))
+    assert summary["plpips"] > 0
+    small = score_batch(true[..., :24], true[..., :24], true[..., :24].mean(1), "none", lpips=lpips)
+    assert np.isnan(small["lpips"]).all()
+    assert "plpips" not in summarise(as_scores(small))

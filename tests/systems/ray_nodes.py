@@ -40,16 +40,19 @@ PACKAGES = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", 
 PATIENCE = 600  # s; the machine may be busy
 SUBNET = "10.77.0"
 HUB = f"{SUBNET}.254"  # the bridge's own address: servers for all nodes listen there
+FOLDER = "hypercut-ray-"  # then the pid of the test process: all that belongs to a cluster
 SESSIONS = Path("/tmp/ray")  # where every node sees its own folder
 STORE_MEMORY = 80_000_000  # bytes of a node's object store; Ray's least is 75 MB
 SHM = "160m"  # of a node's /dev/shm
-# Ray looks for lost nodes every second instead of every third; none of its helpers that a test does without
+# Ray looks for lost nodes every second instead of every third, is patient with a busy machine when something
+# starts, and starts none of its helpers that a test does without
 RAY_SETTINGS = {
     "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0",
     "RAY_prestart_worker_first_driver": "0", "RAY_enable_worker_prestart": "0", "RAY_memory_monitor_refresh_ms": "0",
     "RAY_health_check_initial_delay_ms": "1000", "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000", "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_worker_register_timeout_seconds": "300", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
 _BECOME = ('hostname "$1" && mount -t tmpfs -o size="$2" shm /dev/shm && mount --bind "$3" "$4" '
            '&& mount --bind "$5" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && shift 5 && exec "$@"')
@@ -96,7 +99,12 @@ class Node:
             self.wait_until_started()
 
     def wait_until_started(self) -> None:
-        wait_until(lambda: b"Ray runtime started" in self.log.read_bytes() or self.ended, f"{self.name} starts")
+        """Ray gives up on itself after 30 s, which a busy machine may need: then it is started again."""
+        for again in (True, True, False):
+            wait_until(lambda: b"Ray runtime started" in self.log.read_bytes() or self.ended, f"{self.name} starts")
+            if not (self.ended and again and "timed out during startup" in self.said()):
+                break
+            self.start(wait=False)
         assert not self.ended, f"{self.name} does not start:\n{self.said()}"
 
     @property
@@ -269,7 +277,7 @@ def ray_cluster() -> Iterator[RayCluster]:
     _remove_abandoned()
     made = not SESSIONS.exists()
     SESSIONS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="hypercut-ray-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
     cluster = RayCluster(folder)
     try:
         try:
@@ -302,8 +310,12 @@ def _remove_network(name: str) -> None:
 
 
 def _remove_abandoned() -> None:
-    """Networks of test processes that were killed; their nodes died with them."""
+    """Networks and folders of test processes that were killed; their nodes died with them."""
     names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False).stdout
     for name, owner in re.findall(r"^(hc(\d+)-\w+)", names, re.MULTILINE):
         if not psutil.pid_exists(int(owner)):
             _remove_network(name)
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = folder.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)

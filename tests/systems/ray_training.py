@@ -33,7 +33,7 @@ from hypercut_core.training.loop import TrainingConfig
 CONFIG = TrainDeblurrerConfig(
     model=DeblurrerConfig(width=8, blocks=(1, 1)),
     training=TrainingConfig(steps=600, batch=4, crop=32, checkpoint_seconds=1.0),
-    scale=ScaleConfig(launcher="ray", workers=2, join_seconds=600.0, watch_seconds=0.01))
+    scale=ScaleConfig(launcher="ray", workers=2, join_seconds=600.0, watch_seconds=1e-6))
 
 
 def prepare(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from components.storage import S3Files, s3_client
 from components.train_deblurrer.scale import ScaleConfig
@@ -25,6 +26,7 @@ from hypercut_core.training.checkpoint import unpack
 from hypercut_core.training.checkpoint_folder import NAME
 from hypercut_core.training.loop import TrainingConfig
 from infra.local import processes, s3_server
+from infra.local.processes import ServicesError
 
 STEPS = 24  # of a training
 
@@ -70,6 +72,25 @@ class Server:
     def env(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL_S3": s3_server.endpoint(self.state), "AWS_DEFAULT_REGION": s3_server.REGION,
                 **s3_server.keys(self.folder, "hypercut")}
+
+
+@contextlib.contextmanager
+def s3_server_alone(folder: Path) -> Iterator[Server]:
+    """Only the S3 server of infra/local; without its packages the test is skipped, or fails where they must be."""
+    folder.mkdir(mode=0o700)
+    server = Server(folder, {"in_memory": True})
+    try:
+        try:
+            s3_server.start(folder, server.state)
+        except ServicesError as error:
+            if "apt-get install" in str(error) and os.environ.get("REQUIRE_SYSTEMS") != "1":
+                pytest.skip(str(error))
+            raise
+        yield server
+    finally:
+        server.wait()
+        for name in (s3_server.GATEWAY, s3_server.OSD, s3_server.MON):
+            processes.stop(folder, name, signal.SIGKILL)
 
 
 @dataclass

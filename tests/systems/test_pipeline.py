@@ -166,18 +166,6 @@ def test_a_killed_rendering_leaves_nothing_that_looks_whole(smoke: Path, tmp_pat
     assert digest(ws / "data/clips/clips.parquet") == digest(smoke / "data/clips/clips.parquet")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
-    """A file system of its own with 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
-                                      capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_one_paragraph_and_nothing_half_written(smoke: Path, small_disk: Path) -> None:
     (small_disk / "data").mkdir()
     shutil.copy(smoke / "data/footage.json", small_disk / "data")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -20,15 +19,13 @@ import pytest
 import torch
 from fault_table import FaultRecord
 from local_services import ROOT, clean_environment
-from s3_training import STEPS, Case, Server, Steps, good_checkpoints, made_clips, names, place_of
+from s3_training import STEPS, Case, Server, Steps, good_checkpoints, made_clips, names, place_of, s3_server_alone
 
 from components.assign_order.step import OrderConfig, assign_order
 from components.storage import S3Files, s3_client, upload_clips
 from hypercut_core.errors import BadClipStore, HypercutError, StorageError
 from hypercut_core.files import LocalFiles
 from hypercut_core.ordering.encoder import EncoderConfig, build_encoder, save_encoder
-from infra.local import processes, s3_server
-from infra.local.processes import ServicesError
 
 pytestmark = pytest.mark.system
 
@@ -39,22 +36,8 @@ BUCKET = "s3://hypercut"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Only the S3 server of infra/local: nothing here needs the others."""
-    folder, state = tmp_path_factory.mktemp("s3") / "state", {"in_memory": True}
-    folder.mkdir(mode=0o700)
-    server = Server(folder, state)
-    try:
-        try:
-            s3_server.start(folder, state)
-        except ServicesError as error:
-            if "apt-get install" in str(error) and os.environ.get("REQUIRE_SYSTEMS") != "1":
-                pytest.skip(str(error))
-            raise
+    with s3_server_alone(tmp_path_factory.mktemp("s3") / "state") as server:
         yield server
-    finally:
-        server.wait()
-        for name in (s3_server.GATEWAY, s3_server.OSD, s3_server.MON):
-            processes.stop(folder, name, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -236,18 +219,6 @@ def test_keys_revoked_in_the_middle(server: Server, case: Case, on_s3: str, tmp_
     assert weights == case.weights
     fault_record(fault=f"S3 keys revoked in the middle ({what})", tries=1, survived=0,
                  lost_steps=computed_twice(first, second))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder],
-                                      capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_disk_full_for_checkpoints(case: Case, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str],

@@ -1,0 +1,80 @@
+"""`hypercut benchmark` in processes of its own: a whole table, a failing row, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.system
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 1200  # s; the machine may be busy
+TINY = ("--params", ROOT / "params.yaml", "--preset", "benchmark-smoke", "--set", "blur.clips.train=32", "--set",
+        "blur.clips.test=4", "--set", "blur.clips.val=4", "--set", "encoder.training.steps=20")
+ROWS = ("--rows", "repeat", "--rows", "recurrent_oracle/naive", "--rows", "cascade/naive")
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "pipelines.cli", "benchmark", *map(str, words)]
+
+
+def benchmark(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_a_failing_row_costs_no_other_and_a_second_call_finishes_the_table(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no model")
+    first = benchmark(*TINY, *ROWS, "--load", f"cascade/naive={broken}", "-w", tmp_path / "ws")
+    assert first.returncode == 1, first.stderr[-3000:]
+    folder = tmp_path / "ws/benchmark"
+    table = json.loads((folder / "benchmark.json").read_text())
+    assert [(line["row"], line["protocol"]) for line in table["lines"]] \
+        == [("repeat", "blind"), ("recurrent_oracle/naive", "oracle-middle")]
+    assert [one["row"] for one in table["failed"]] == ["cascade/naive"]
+    assert "damaged" in (folder / "benchmark.html").read_text(encoding="utf-8")
+    assert "Traceback" not in first.stderr
+
+    second = benchmark(*TINY, *ROWS, "--budget", "samples=64", "-w", tmp_path / "ws")
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert "3 rows, 2 of them finished before" in second.stderr
+    table = json.loads((folder / "benchmark.json").read_text())
+    assert table["failed"] == []
+    lines = {line["row"]: line for line in table["lines"]}
+    assert lines["cascade/naive"]["samples"] == [64]
+    for line in lines.values():
+        assert {"parameters", "gmac", "cpu_seconds", "peak_mib"} <= set(line["cost"])
+        assert len(line["frames"][0]) == 7
+    assert set(table["encoder"]) == {"hit", "con2", "con3", "joint3"}
+
+
+def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
+    """Killed in the middle of a training: the row's plan stays, the training resumes, the model is the same."""
+    long = (*TINY, "--rows", "even_odd/naive", "--budget", "samples=800", "--set", "benchmark.cost_width=0", "--set",
+            "deblurrer.training.checkpoint_seconds=0.05")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = benchmark(*long, "-w", whole)
+    assert done.returncode == 0, done.stderr[-3000:]
+    row = Path("benchmark/rows/even_odd-naive/seed-0")
+    checkpoint = killed / row / "work/checkpoint.safetensors"
+    with subprocess.Popen(command(*long, "-w", killed), cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        end = time.monotonic() + PATIENCE
+        while not checkpoint.is_file():
+            assert time.monotonic() < end
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (killed / row / "result.json").exists()
+    again = benchmark(*long, "-w", killed)
+    assert again.returncode == 0, again.stderr[-3000:]
+    results = [json.loads((ws / row / "result.json").read_text()) for ws in (whole, killed)]
+    assert results[0]["results"] == results[1]["results"]
+    assert results[0]["steps"] == results[1]["steps"] == 100
