@@ -120,7 +120,7 @@ class Case:
             yield told
 
         config = TrainDeblurrerConfig(
-            "sequence_min", DeblurrerConfig(width=8, blocks=(1, 1), views=1),
+            "sequence_min", model=DeblurrerConfig(width=8, blocks=(1, 1), views=1),
             training=TrainingConfig(steps=STEPS, batch=4, crop=16, checkpoint_seconds=0.0, cache_mb=0, device="cpu"),
             scale=ScaleConfig(checkpoints=str(checkpoints), watch_seconds=1e-6))
         out = folder / "model.safetensors"

@@ -36,7 +36,7 @@ TRAINING = {"steps": 60, "batch": 8, "crop": 32, "checkpoint_seconds": 0.0, "rat
 def config(launcher: str, **scale: Any) -> TrainDeblurrerConfig:
     from components.train_deblurrer.scale import ScaleConfig
 
-    return TrainDeblurrerConfig("sequence_min", DeblurrerConfig(width=8, blocks=(1, 1)),
+    return TrainDeblurrerConfig("sequence_min", model=DeblurrerConfig(width=8, blocks=(1, 1)),
                                 training=TrainingConfig(**TRAINING),
                                 scale=ScaleConfig(launcher, **scale))  # type: ignore[arg-type]
 
