@@ -22,7 +22,7 @@ from ray_nodes import PYTHONPATH, Node, RayCluster, end, ray_cluster, wait_until
 from hypercut_core.training.checkpoint import read_tensors
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.cluster]
 
 SAME = 1e-5  # greatest difference of a weight
 WORKER = "ray::RayTrainWorker"

@@ -16,7 +16,7 @@ from ray_nodes import HUB, PYTHONPATH, RayCluster, ray_cluster
 from hypercut_core.clips.store import ClipStoreWriter
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.cluster]
 
 PORT = 5000
 S3 = {"AWS_ENDPOINT_URL_S3": f"http://{HUB}:{PORT}", "AWS_ACCESS_KEY_ID": "anyone", "AWS_SECRET_ACCESS_KEY": "any",
