@@ -106,7 +106,9 @@ def _attempt(ray: Any, order: Order, work: Path) -> Trained | HypercutError:
         # to start workers on a node that has gone and is still counted
         run_config=RunConfig(name=f"{order.task.objective}-{uuid.uuid4().hex[:8]}", storage_path=str(work.resolve()),
                              failure_config=FailureConfig(
-                                 max_failures=0, controller_failure_limit=math.ceil(scale.join_seconds / 60))),
+                                 max_failures=0,  # the next is of Train V2, which mypy does not see
+                                 controller_failure_limit=math.ceil(  # type: ignore[call-arg]
+                                     scale.join_seconds / 60))),
         torch_config=TorchConfig(timeout_s=max(1, round(scale.hung_seconds))))
     try:
         trained: Trained = _fitted(trainer, order)
