@@ -101,15 +101,19 @@ def test_another_seed_gives_another_model(smoke: Path, tmp_path: Path) -> None:
     assert digest(ws / "models/encoder.safetensors") != digest(smoke / "models/encoder.safetensors")
 
 
-def killed(words: tuple[object, ...], sign: Path) -> None:
-    """Run a command and kill -9 it once `sign` has appeared and changed."""
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole ones, oldest first: the step is in the name."""
+    return sorted(folder.glob("[!.]*.safetensors"))
+
+
+def killed(words: tuple[object, ...], folder: Path) -> None:
+    """Run a command and kill -9 it once its third checkpoint is in `folder`."""
     with background(*words) as process:
-        end, versions = time.monotonic() + PATIENCE, set()
-        while len(versions) < 3:
+        end, seen = time.monotonic() + PATIENCE, set[Path]()
+        while len(seen) < 3:
             assert time.monotonic() < end
             assert process.poll() is None, "it ended before it could be killed"
-            if sign.is_file():
-                versions.add(sign.stat().st_mtime_ns)
+            seen.update(checkpoints(folder))
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
 
@@ -131,9 +135,9 @@ def test_a_killed_training_resumes_to_the_same_weights(smoke: Path, tmp_path: Pa
     whole, interrupted = workspaces
     hypercut(*step, *SMOKE, *LONG, "-w", whole)
 
-    checkpoint = interrupted / f"work/train-{output}/checkpoint.safetensors"
-    killed((*step, *SMOKE, *LONG, "-w", interrupted), checkpoint)
-    reached = int(read_info(checkpoint)["step"])
+    folder = interrupted / f"work/train-{output}"
+    killed((*step, *SMOKE, *LONG, "-w", interrupted), folder)
+    reached = int(read_info(checkpoints(folder)[-1])["step"])
     assert reached > 0
     model, metrics = Path(f"models/{output}.safetensors"), Path(f"metrics/train-{output}.json")
     assert not (interrupted / model).exists()
