@@ -118,7 +118,7 @@ def test_nothing_of_the_build_is_left(docker: Docker, image: str) -> None:
     assert {path for path in beside if not path.startswith(("/opt/venv/", "/opt/hypercut/"))} == set()
     rooms = {path.split("/")[3] for path in beside if path.startswith("/opt/hypercut/")}
     assert {name for name in rooms if not re.fullmatch(r"hypercut-[\d.]+\.dist-info", name)} == {
-        "LICENSE", "bin", "components", "hypercut_core", "params", "params.yaml", "pipelines"}
+        "LICENSE", "bin", "components", "hypercut_core", "infra", "params", "params.yaml", "pipelines"}
     assert [path for path in beside if path.endswith((".whl", "pip.conf", ".netrc", "/.git", "uv.toml"))] == []
     bundle = next((os.environ[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if os.environ.get(name)), None)
     if bundle:
