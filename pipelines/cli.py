@@ -41,6 +41,14 @@ VerdictOption = Annotated[Path | None, typer.Option(help="Verdict, JSON; a reada
 MetricsOption = Annotated[Path | None, typer.Option(help="Metrics, JSON. [metrics/<step>.json]")]
 ReportOption = Annotated[Path | None, typer.Option(help="Folder of the report. [reports/evaluation]")]
 ObjectiveOption = Annotated[str | None, typer.Option(help="Train only this one of deblurrer.objectives.")]
+ModelOption = Annotated[str, typer.Option(help="Model file, or models:/name@alias.")]
+FramesOption = Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")]
+ReverseOption = Annotated[bool, typer.Option("--reverse", help="Play backwards.")]
+BounceOption = Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")]
+FpsOption = Annotated[float, typer.Option(help="Frames a second.")]
+TileOption = Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")]
+ViewsOption = Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; 1 is the "
+                                                 "fastest. [the model's own]")]
 HERE = Path()
 
 
@@ -195,22 +203,20 @@ data_sets.add_commands(app)
 @app.command("restore", rich_help_panel=USE)
 def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
             out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
-            model: Annotated[str, typer.Option(help="Model file, or models:/name@alias.")] = CHAMPION,
-            frames: Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")] = None,
-            reverse: Annotated[bool, typer.Option("--reverse", help="Play backwards.")] = False,
-            bounce: Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")] = False,
-            fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
-            tile: Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")] = 512,
-            views: Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; "
-                                                      "1 is the fastest. [the model's own]")] = None,
+            model: ModelOption = CHAMPION,
+            frames: FramesOption = None,
+            reverse: ReverseOption = False,
+            bounce: BounceOption = False,
+            fps: FpsOption = 10.0,
+            tile: TileOption = 512,
+            views: ViewsOption = None,
             workspace: WorkspaceOption = HERE) -> None:
     """Turn one blurry photo into the sharp frames behind it."""
     from hypercut_core.restore import restore_command
     from pipelines.models import model_file
 
-    with model_file(model, workspace) as path:
-        written = restore_command(photo, out, path, frames=frames, reverse=reverse, bounce=bounce, fps=fps,
-                                  tile=tile, views=views)
+    written = restore_command(photo, out, model_file(model, workspace), frames=frames, reverse=reverse, bounce=bounce,
+                              fps=fps, tile=tile, views=views)
     typer.echo(f"restored: {written}")
 
 
@@ -218,16 +224,15 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
 def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos are put into.")],
           out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. "
                                                    "[FOLDER/restored]")] = None,
-          model: Annotated[str, typer.Option(help="Model file, or models:/name@alias.")] = CHAMPION,
+          model: ModelOption = CHAMPION,
           kind: Annotated[str, typer.Option("--format", help="webp, gif, mp4, or frames: a folder of PNG files a "
                                             "photo.")] = "webp",
-          frames: Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")] = None,
-          reverse: Annotated[bool, typer.Option("--reverse", help="Play backwards.")] = False,
-          bounce: Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")] = False,
-          fps: Annotated[float, typer.Option(help="Frames a second.")] = 10.0,
-          tile: Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")] = 512,
-          views: Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; "
-                                                    "1 is the fastest. [the model's own]")] = None,
+          frames: FramesOption = None,
+          reverse: ReverseOption = False,
+          bounce: BounceOption = False,
+          fps: FpsOption = 10.0,
+          tile: TileOption = 512,
+          views: ViewsOption = None,
           once: Annotated[bool, typer.Option("--once", help="Restore what is there and end; exit code 1 if a photo was "
                                              "set aside.")] = False,
           retry: Annotated[bool, typer.Option("--retry", help="Try again what was set aside.")] = False,

@@ -31,7 +31,8 @@ def describe(folder: Annotated[Path, typer.Argument(help="Data set (RB2V, B-AIST
 
 def export(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the data set; a new one.")],
            format_: Annotated[Format, typer.Option("--format", help="Layout to write.")] = Format.rb2v,
-           clips: Annotated[Path | None, typer.Option(help="Clip store. [data/clips]")] = None,
+           clips: Annotated[str | None, typer.Option(help="Clip store: a folder, or s3://bucket/prefix. "
+                                                    "[data/clips]")] = None,
            orders: Annotated[Path | None, typer.Option(help="Order table. [data/orders.parquet]")] = None,
            no_orders: Annotated[bool, typer.Option("--no-orders", help="Write the orders that the clips came "
                                                    "with, or 'random'.")] = False,
@@ -44,9 +45,9 @@ def export(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the 
                                                      "too.")] = False,
            workspace: Annotated[Path, typer.Option("--workspace", "-w", help="Folder of data/.")] = Path()) -> None:
     """Clip store and order table -> an RB2V-like data set (metadata.json, PNG files) for others' code."""
+    from components.clip_stores import open_clips
     from hypercut_core.clips.export import export_rb2v
     from hypercut_core.clips.export_plan import ExportConfig
-    from hypercut_core.clips.store import ClipStore
     from hypercut_core.ordering.labels import read_orders
     from pipelines.workspace import Workspace
 
@@ -54,7 +55,7 @@ def export(out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the 
     table = None if no_orders else read_orders(orders or ws.orders)
     config = ExportConfig(name=name, min_margin=min_margin, ignore_disagreeing=not keep_disagreeing,
                           ignore_test=ignore_test)
-    summary = export_rb2v(ClipStore(clips or ws.clips), table, out, config)
+    summary = export_rb2v(open_clips(clips or ws.clips), table, out, config)
     typer.echo(f"exported: {summary['clips']} clips to {out}")
     for what, count in summary["counts"].items():
         typer.echo(f"  {what}: {count}")
