@@ -125,11 +125,23 @@ def _plan(job: Job, row: Row, identity: str) -> dict[str, Any]:
     if job.budget.samples:
         steps, each = job.budget.samples / job.training.batch, None
     else:
-        each = step_seconds(job, row)
+        each = _measured_step(job, row)
         steps = job.budget.seconds / each
     plan = {"identity": identity, "steps": max(1, round(steps)), "step_cpu_seconds": each}
     write_json(file, plan)
     return plan
+
+
+def _measured_step(job: Job, row: Row) -> float:
+    """A row's CPU-seconds of a step, measured once: every seed is given the same number of steps."""
+    shape = json.dumps([job.row, ClipStore(job.clips).sha256, asdict(job.shapes.config(row.model)), job.training.batch,
+                        job.training.crop, job.training.threads], sort_keys=True)
+    asked, file = hashlib.sha256(shape.encode()).hexdigest(), job.folder.parent / "step.json"
+    if file.is_file() and (known := read_json(file)).get("of") == asked:
+        return float(known["cpu_seconds"])
+    each = step_seconds(job, row)
+    write_json(file, {"of": asked, "cpu_seconds": each})
+    return each
 
 
 def step_seconds(job: Job, row: Row) -> float:
