@@ -22,6 +22,9 @@ from hypercut_core.deblurring.objectives import LossConfig
 from hypercut_core.files import read_json, write_json
 from hypercut_core.training.loop import TrainingConfig
 
+TRIAL_SECONDS = 5.0  # CPU-seconds of steps that tell how long one takes: a few quick ones mislead by a third
+MOST_TRIAL_STEPS = 128
+
 
 @dataclass(frozen=True)
 class Job:
@@ -156,8 +159,10 @@ def step_seconds(job: Job, row: Row) -> float:
         return time.process_time() - started
 
     spent(4)  # warms up: the clips' cache, the allocator
-    short, long = spent(4), spent(8)
-    return max((long - short) / 4, 1e-4)
+    short, steps = spent(4), 8
+    while (long := spent(steps)) - short < TRIAL_SECONDS and steps < MOST_TRIAL_STEPS:
+        steps *= 4
+    return max((long - short) / (steps - 4), 1e-4)
 
 
 def _fit(job: Job, row: Row, steps: int, work: Path) -> Any:
