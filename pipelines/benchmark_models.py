@@ -291,11 +291,13 @@ def in_own_process(job: Job) -> str:
 
 
 def _work(job: Job, tell: Any) -> None:
+    import threading
     import traceback
 
     from hypercut_core.benchmark.run import run_job
     from hypercut_core.errors import HypercutError
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         run_job(job)
         tell.send("")
@@ -304,6 +306,17 @@ def _work(job: Job, tell: Any) -> None:
     except Exception as error:  # a bug in one row must not cost the others
         traceback.print_exc()
         tell.send(f"{type(error).__name__}: {error}")
+
+
+def _end_with_parent() -> None:
+    """A training that nobody waits for would write beside that of the next call."""
+    import os
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _shapes(p: Parameters) -> Shapes:
