@@ -63,11 +63,11 @@ ORACLE = RecurrentConfig(protocol="oracle")
 RECIPES = {
     "even_odd": Recipe(DeblurrerConfig(views=1), 1200, 1e-3),
     "cascade": Recipe(CascadeConfig(), 300, 5e-4),
-    "recurrent, true middle frame, three stages": Recipe(ORACLE, 1600, 5e-4),
-    "recurrent, true middle frame, joint stage alone": Recipe(ORACLE, 1600, 5e-4, (0.0, 0.0, 1.0)),
-    "recurrent, true middle frame, joint stage alone, twice the rate": Recipe(ORACLE, 1600, 1e-3, (0.0, 0.0, 1.0)),
-    "recurrent, true middle frame, joint stage alone, L1": Recipe(ORACLE, 1600, 5e-4, (0.0, 0.0, 1.0), "l1"),
-    "recurrent, joint stage alone": Recipe(RecurrentConfig(), 1600, 5e-4, (0.0, 0.0, 1.0)),
+    "recurrent, true middle frame, three stages": Recipe(ORACLE, 800, 5e-4),
+    "recurrent, true middle frame, joint stage alone": Recipe(ORACLE, 800, 5e-4, (0.0, 0.0, 1.0)),
+    "recurrent, true middle frame, joint stage alone, twice the rate": Recipe(ORACLE, 800, 1e-3, (0.0, 0.0, 1.0)),
+    "recurrent, true middle frame, joint stage alone, L1": Recipe(ORACLE, 800, 5e-4, (0.0, 0.0, 1.0), "l1"),
+    "recurrent, joint stage alone": Recipe(RecurrentConfig(), 800, 5e-4, (0.0, 0.0, 1.0)),
     "guided": Recipe(GuidedConfig(), 200, 1e-4),
 }
 
