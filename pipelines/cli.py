@@ -220,6 +220,28 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
     typer.echo(f"restored: {written}")
 
 
+@app.command("restore-events", rich_help_panel=USE)
+def restore_events(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
+                   events: Annotated[Path, typer.Argument(help="Events of its exposure: .npz, .csv, .txt, .h5 or "
+                                                          ".aedat4.")],
+                   out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
+                   exposure: Annotated[tuple[float, float] | None, typer.Option(
+                       metavar="START END", help="Exposure on the events' clock, seconds. [first and last event]")] = None,
+                   frames: Annotated[int, typer.Option(help="Frames to make, odd.")] = 7,
+                   threshold: Annotated[float | None, typer.Option(help="Contrast threshold c. [found]")] = None,
+                   per_frame: Annotated[bool, typer.Option("--per-frame", help="Find c for every frame.")] = False,
+                   unit: Annotated[str | None, typer.Option(help="Unit of the file's times: s, ms, us or ns. [whole "
+                                                            "numbers: us, others: s]")] = None,
+                   bounce: BounceOption = False,
+                   fps: FpsOption = 10.0) -> None:
+    """Turn a blurry photo and an event camera's events into the sharp frames, by the event double integral."""
+    from hypercut_core.restore_events import restore_events_command
+
+    written = restore_events_command(photo, events, out, exposure, frames=frames, threshold=threshold,
+                                     per_frame=per_frame, unit=unit, bounce=bounce, fps=fps)
+    typer.echo(f"restored: {written}")
+
+
 @app.command("watch", rich_help_panel=USE)
 def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos are put into.")],
           out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. "
