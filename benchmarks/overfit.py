@@ -35,7 +35,7 @@ from hypercut_core.deblurring.recurrent import RecurrentConfig
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.evaluation.protocol import evaluate_clips
 from hypercut_core.evaluation.protocols import ways
-from hypercut_core.files import read_json, write_json, write_text
+from hypercut_core.files import read_json, write_json
 from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig
 

@@ -78,8 +78,9 @@ def restore_with_events(photo: np.ndarray, events: Events, start: float, end: fl
     return made, c
 
 
-def restore_events_command(photo: AnyPath, events: AnyPath, out: AnyPath, exposure: tuple[float, float] | None = None, *,
-                           frames: int = 7, threshold: float | None = None, per_frame: bool = False,
+def restore_events_command(photo: AnyPath, events: AnyPath, out: AnyPath,
+                           exposure: tuple[float, float] | None = None, *, frames: int = 7,
+                           threshold: float | None = None, per_frame: bool = False,
                            unit: str | None = None, bounce: bool = False, fps: float = 10.0,
                            max_pixels: int = MAX_PIXELS) -> Path:
     """`hypercut restore-events`: read photo and events, write `out`; returns the path written, whole or absent.

@@ -210,13 +210,15 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
             fps: FpsOption = 10.0,
             tile: TileOption = 512,
             views: ViewsOption = None,
+            guidance: Annotated[Path | None, typer.Option(help="For a motion-guided model: strokes (.json), or a copy "
+                                                          "of the photo painted by direction. [its own guess]")] = None,
             workspace: WorkspaceOption = HERE) -> None:
     """Turn one blurry photo into the sharp frames behind it."""
     from hypercut_core.restore import restore_command
     from pipelines.models import model_file
 
     written = restore_command(photo, out, model_file(model, workspace), frames=frames, reverse=reverse, bounce=bounce,
-                              fps=fps, tile=tile, views=views)
+                              fps=fps, tile=tile, views=views, guidance=guidance)
     typer.echo(f"restored: {written}")
 
 
@@ -226,7 +228,7 @@ def restore_events(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
                                                           ".aedat4.")],
                    out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
                    exposure: Annotated[tuple[float, float] | None, typer.Option(
-                       metavar="START END", help="Exposure on the events' clock, seconds. [first and last event]")] = None,
+                       metavar="START END", help="Exposure on the events' clock, s. [first and last event]")] = None,
                    frames: Annotated[int, typer.Option(help="Frames to make, odd.")] = 7,
                    threshold: Annotated[float | None, typer.Option(help="Contrast threshold c. [found]")] = None,
                    per_frame: Annotated[bool, typer.Option("--per-frame", help="Find c for every frame.")] = False,

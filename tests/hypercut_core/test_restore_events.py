@@ -83,7 +83,7 @@ def test_events_of_another_sensor_or_none_are_refused(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     none = Events(*(np.zeros(0, kind) for kind in (np.int32, np.int32, np.float64, np.int8)), 48, 64)
     write_events(tmp_path / "none.npz", none)
-    with pytest.raises(BadFootage, match="no events|holds no"):
+    with pytest.raises(BadFootage, match=r"no events|holds no"):
         restore_events_command(tmp_path / "photo.png", tmp_path / "none.npz", tmp_path / "out")
     write_events(tmp_path / "some.npz", EVENTS)
     with pytest.raises(BadParameters, match="no unit of time"):
