@@ -164,6 +164,7 @@ def markdown(found: dict[str, Any]) -> str:
     lines += ["", "count: the paper's; half_step: 0.4 steps in the direction of the last event; timed (the default):",
               "by the times of the last and the next event. A grey sensor sees the luma alone: what it cannot know is",
               "how the colours share a change.", "", f"## Found c: {clips['recovered_c']} clips", "",
+              *_note(found["recovered_c"]),
               "Found over true c: median distance from 1, and share of clips within 2 %.", "",
               f"| sensor | events per pixel | clips | {' | '.join(f'{one} | within 2 %' for one in CRITERIA)} |",
               "|---|---|---|---|---|---|---|"]
@@ -172,7 +173,7 @@ def markdown(found: dict[str, Any]) -> str:
         if mine:
             cells = [cell for criterion in CRITERIA for cell in _errors([row[criterion] for row in mine])]
             lines.append(f"| {name} | {low} to {high} | {len(mine)} | {' | '.join(cells)} |")
-    lines += ["", "## Quality against noise", "",
+    lines += ["", "## Quality against noise", "", *_note(found["noise"]),
               f"Colour sensor, c 0.1, exposure 20 ms, {min(NOISE_CLIPS, clips['noise'])} clips, mean over frames.", "",
               "| noise | | known c, dB | found c, dB | direction right |", "|---|---|---|---|---|"]
     lines += [f"| {UNITS[row['kind']]} | {row['value']:g} | {row['known']:.1f} | {row['found']:.1f} | "
@@ -181,6 +182,11 @@ def markdown(found: dict[str, Any]) -> str:
               f"{seconds['all']:.2f} CPU-seconds per megapixel and frame, of which {seconds['search']:.2f} are the"
               f" search for c; {seconds['without_search']:.2f} without it.", ""]
     return "\n".join(lines)
+
+
+def _note(part: dict[str, Any]) -> list[str]:
+    """What a part that was not measured again says of itself."""
+    return [part["note"], ""] if part.get("note") else []
 
 
 def _errors(ratios: list[float]) -> tuple[str, str]:

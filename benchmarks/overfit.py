@@ -132,8 +132,9 @@ def run(name: str, recipe: Recipe, store: ClipStore) -> dict[str, Any]:
 def markdown(found: dict[str, dict[str, Any]]) -> str:
     """The table for people."""
     lines = ["# Eight clips by heart", "",
-             f"{CLIPS} built-in clips of {SIDE} px, whole and unchanged, objective naive. pPSNR over clips and frames,",
-             f"dB; a frame that was given is left out. Wanted: {WANTED:g} dB. Made by `python -m benchmarks.overfit`.", "",
+             f"{CLIPS} built-in clips of {SIDE} px, whole and unchanged, objective naive. pPSNR over clips and",
+             f"frames, dB; a frame that was given is left out. Wanted: {WANTED:g} dB.", "",
+             "Made by `python -m benchmarks.overfit`.", "",
              "| row | protocol | steps | CPU-s | mean | worst clip | on the way (step: mean) |",
              "|---|---|---|---|---|---|---|"]
     for name, row in found.items():
