@@ -26,7 +26,7 @@ MEMORY_FOR_TILES = 512 * 2**20  # bytes; more than that waits in a temporary fil
 
 
 def restore(model: nn.Module, photo: np.ndarray, *, tile: int = 512,
-            overlap: int | None = None) -> np.ndarray:
+            overlap: int | None = None, guidance: Tensor | None = None) -> np.ndarray:
     """Recover the sharp frames of one blurry photo, at its own resolution.
 
     Args:
@@ -36,6 +36,8 @@ def restore(model: nn.Module, photo: np.ndarray, *, tile: int = 512,
             of about that side.
         overlap: how many pixels two neighbouring tiles share and are blended over;
             None: a quarter of the tile, at most 64.
+        guidance: (2, H, W) of `restore_guidance.guidance_for`, for a model that takes one; it decides the direction
+            of every tile.
 
     Returns:
         uint8 sRGB ``[T, H, W, 3]``. Beside it, memory holds one float32 frame and at most about 1 GiB more.
@@ -53,18 +55,18 @@ def restore(model: nn.Module, photo: np.ndarray, *, tile: int = 512,
                             remedy="use a tile of at least 64 and an overlap of at most a quarter of it")
     height, width = photo.shape[:2]
     if height * width <= tile * tile:
-        return _predict(model, photo)
+        return _predict(model, photo, guidance)
     rows, columns = cover(height, tile, overlap), cover(width, tile, overlap)
     with explain_os_errors(Path(gettempdir())), SpooledTemporaryFile(max_size=MEMORY_FOR_TILES) as file:
         tiles = Tiles(file, rows, columns)
-        signs = _restore_tiles(model, photo, tiles)
+        signs = _restore_tiles(model, photo, tiles, guidance)
         return blend(tiles, signs, int(model.frames), str(model.response))  # type: ignore[arg-type]
 
 
 def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | None = None,
                     reverse: bool = False, bounce: bool = False, fps: float = 10.0, tile: int = 512,
                     overlap: int | None = None, views: int | None = None, max_pixels: int = MAX_PIXELS,
-                    device: str = "cpu") -> Path:
+                    device: str = "cpu", guidance: AnyPath | None = None) -> Path:
     """`hypercut restore`: read `photo`, recover its frames with the model file `model`, write `out`.
 
     Args:
@@ -73,6 +75,7 @@ def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | 
         reverse: play backwards (the direction of time cannot be told from blur).
         bounce: play forwards and then backwards, so that a loop has no jump.
         views: 1, 2, 4 or 8 mirrored and turned views to join; None: as many as the model was made for.
+        guidance: strokes (.json) or a painted picture, for a motion-guided model.
 
     Returns:
         the path written. The output is whole or absent.
@@ -84,16 +87,18 @@ def restore_command(photo: AnyPath, out: AnyPath, model: AnyPath, frames: int | 
 
     check_output(out, fps=fps, frames=frames)
     from hypercut_core.deblurring.models import load_deblurrer
+    from hypercut_core.restore_guidance import guidance_for
 
     pixels = load_photo(photo, max_pixels)
     check_output(out, size=(pixels.shape[1], pixels.shape[0]))
     deblurrer = load_deblurrer(Path(model), views).to(device).eval()
-    sharp = restore(deblurrer, pixels, tile=tile, overlap=overlap)
+    sharp = restore(deblurrer, pixels, tile=tile, overlap=overlap,
+                    guidance=guidance_for(deblurrer, pixels, guidance, tile))
     return write_animation(sharp, out, frames_shown=frames, reverse=reverse, bounce=bounce, fps=fps)
 
 
-def _predict(model: nn.Module, photo: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [T, H, W, 3], whole image at once."""
+def _predict(model: nn.Module, photo: np.ndarray, guidance: Tensor | None = None) -> np.ndarray:
+    """uint8 [H, W, 3] and perhaps guidance (2, H, W) -> uint8 [T, H, W, 3], whole image at once."""
     import torch
 
     height, width = photo.shape[:2]
@@ -104,13 +109,21 @@ def _predict(model: nn.Module, photo: np.ndarray) -> np.ndarray:
     device = torch.device("cpu") if parameter is None else parameter.device
     with torch.inference_mode():
         blurry = torch.from_numpy(np.array(photo, order="C")).to(device).permute(2, 0, 1)[None].float() / 255
-        sharp: Tensor = model(blurry)[0, :, :, :height, :width]
+        given = () if guidance is None else (_continued(guidance, below, right).to(blurry),)
+        sharp: Tensor = model(blurry, *given)[0, :, :, :height, :width]
         if not bool(torch.isfinite(sharp).all()):
             raise BadCheckpoint("the model's output is not finite", remedy="train or fetch the model again")
         return (sharp.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _restore_tiles(model: nn.Module, photo: np.ndarray, tiles: Tiles) -> np.ndarray:
+def _continued(guidance: Tensor, below: int, right: int) -> Tensor:
+    """(2, H, W) to (1, 2, H + below, W + right): edge pixels go on."""
+    import torch.nn.functional as F
+
+    return F.pad(guidance[None].float(), (0, right, 0, below), mode="replicate")
+
+
+def _restore_tiles(model: nn.Module, photo: np.ndarray, tiles: Tiles, guidance: Tensor | None = None) -> np.ndarray:
     """Restore all tiles into the file; returns the direction (+1 keep, -1 reverse) of each."""
     across, total = len(tiles.columns), len(tiles.rows) * len(tiles.columns)
     agreements: list[tuple[int, int, float]] = []
@@ -118,7 +131,8 @@ def _restore_tiles(model: nn.Module, photo: np.ndarray, tiles: Tiles) -> np.ndar
     recent: dict[int, np.ndarray] = {}  # the last row of tiles: all that a new tile touches
     with Progress("restoring tiles", total) as progress:
         for index, (top, bottom), (left, right) in tiles.places():
-            sharp = _predict(model, photo[top:bottom, left:right])
+            part = None if guidance is None else guidance[:, top:bottom, left:right]
+            sharp = _predict(model, photo[top:bottom, left:right], part)
             tiles.file.write(sharp.tobytes())
             strength[index] = agreement(sharp, sharp)
             left_neighbour = recent.get(index - 1) if index % across else None
@@ -133,4 +147,4 @@ def _restore_tiles(model: nn.Module, photo: np.ndarray, tiles: Tiles) -> np.ndar
                     agreements.append((other, index, score))
             recent[index] = sharp
             progress.advance()
-    return consistent_signs(agreements, strength)
+    return consistent_signs(agreements, strength) if guidance is None else np.ones(total, np.int8)

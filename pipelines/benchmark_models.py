@@ -25,6 +25,7 @@ from pipelines.workspace import Workspace
 if TYPE_CHECKING:
     from components.params import Parameters
     from hypercut_core.benchmark.config import BenchmarkConfig
+    from hypercut_core.benchmark.curves import Learned
     from hypercut_core.benchmark.rows import Row, Shapes
     from hypercut_core.benchmark.run import Job
     from hypercut_core.benchmark.table import Line
@@ -218,14 +219,23 @@ class _Benchmark:
         from hypercut_core.files import read_json, write_json, write_text
 
         done = [job for job in jobs if finished(job)]
-        results = [read_json(job.result) for job in done]
         by_row = {row.name: place for place, row in enumerate(self.rows)}
-        results.sort(key=lambda one: by_row[one["row"]])
+        done.sort(key=lambda job: by_row[job.row])
+        results = [read_json(job.result) for job in done]
         lines = gather(results, self.costs)
-        data = document(lines, self._about(), self.encoders, self.failed)
+        learned = self._learned(done, results)
+        data = document(lines, self._about(), self.encoders, self.failed, learned)
         write_json(self.folder / "benchmark.json", data)
         write_text(self.folder / "benchmark.md", markdown(data, lines))
-        write_text(self.folder / "benchmark.html", render(lines, data, self._shown(done, lines)))
+        write_text(self.folder / "benchmark.html", render(lines, data, self._shown(done, lines), learned))
+
+    def _learned(self, done: list[Job], results: list[dict[str, Any]]) -> list[Learned]:
+        """The curves of the rows that have one."""
+        from hypercut_core.benchmark.curves import FILE, Learned, read_curve
+
+        return [Learned(one["row"], one["model"], one["seed"], (job.folder / FILE).relative_to(self.folder).as_posix(),
+                        curve) for job, one in zip(done, results, strict=True)
+                if one.get("curve") == FILE and (curve := read_curve(job.folder / FILE)).steps]
 
     def _about(self) -> dict[str, Any]:
         import torch

@@ -210,13 +210,37 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
             fps: FpsOption = 10.0,
             tile: TileOption = 512,
             views: ViewsOption = None,
+            guidance: Annotated[Path | None, typer.Option(help="For a motion-guided model: strokes (.json), or a copy "
+                                                          "of the photo painted by direction. [its own guess]")] = None,
             workspace: WorkspaceOption = HERE) -> None:
     """Turn one blurry photo into the sharp frames behind it."""
     from hypercut_core.restore import restore_command
     from pipelines.models import model_file
 
     written = restore_command(photo, out, model_file(model, workspace), frames=frames, reverse=reverse, bounce=bounce,
-                              fps=fps, tile=tile, views=views)
+                              fps=fps, tile=tile, views=views, guidance=guidance)
+    typer.echo(f"restored: {written}")
+
+
+@app.command("restore-events", rich_help_panel=USE)
+def restore_events(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
+                   events: Annotated[Path, typer.Argument(help="Events of its exposure: .npz, .csv, .txt, .h5 or "
+                                                          ".aedat4.")],
+                   out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
+                   exposure: Annotated[tuple[float, float] | None, typer.Option(
+                       metavar="START END", help="Exposure on the events' clock, s. [first and last event]")] = None,
+                   frames: Annotated[int, typer.Option(help="Frames to make, odd.")] = 7,
+                   threshold: Annotated[float | None, typer.Option(help="Contrast threshold c. [found]")] = None,
+                   per_frame: Annotated[bool, typer.Option("--per-frame", help="Find c for every frame.")] = False,
+                   unit: Annotated[str | None, typer.Option(help="Unit of the file's times: s, ms, us or ns. [whole "
+                                                            "numbers: us, others: s]")] = None,
+                   bounce: BounceOption = False,
+                   fps: FpsOption = 10.0) -> None:
+    """Turn a blurry photo and an event camera's events into the sharp frames, by the event double integral."""
+    from hypercut_core.restore_events import restore_events_command
+
+    written = restore_events_command(photo, events, out, exposure, frames=frames, threshold=threshold,
+                                     per_frame=per_frame, unit=unit, bounce=bounce, fps=fps)
     typer.echo(f"restored: {written}")
 
 

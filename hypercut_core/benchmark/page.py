@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hypercut_core.benchmark.curves import Learned
+from hypercut_core.benchmark.learning import learning_curves
 from hypercut_core.benchmark.quoted import NOTE, QUOTED, QUOTED_COST
 from hypercut_core.benchmark.table import Line, cost_lines, groups, number, spread
 from hypercut_core.evaluation import charts, films
@@ -44,13 +46,16 @@ class Shown:
     films: Mapping[str, np.ndarray]
 
 
-def render(lines: Sequence[Line], data: Mapping[str, Any], shown: Sequence[Shown]) -> str:
+def render(lines: Sequence[Line], data: Mapping[str, Any], shown: Sequence[Shown],
+           learned: Sequence[Learned] = ()) -> str:
     """The page; every text from outside is escaped."""
     about = data["about"]
     sections = [("models", "Models", _models(lines)), ("frames", "Frame by frame", _frames(lines)),
+                ("learning", "Learning curves", learning_curves(learned)),
                 ("films", "The same clips by every model", _films(shown, int(about["frames"]))),
                 ("cost", "What it costs", _cost(lines, about)), ("quoted", "Quoted from the papers", _quoted()),
                 ("provenance", "Provenance", _provenance(data))]
+    sections = [one for one in sections if one[2]]
     if data["failed"]:
         sections.insert(1, ("failed", "Failed", _failed(data["failed"])))
     links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections)

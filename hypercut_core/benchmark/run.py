@@ -11,7 +11,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.objectives import LossConfig
 from hypercut_core.files import read_json, write_json
 from hypercut_core.training.loop import TrainingConfig
+
+if TYPE_CHECKING:
+    from hypercut_core.training.execution import Execution
 
 TRIAL_SECONDS = 5.0  # CPU-seconds of steps that tell how long one takes: a few quick ones mislead by a third
 MOST_TRIAL_STEPS = 128
@@ -92,22 +95,24 @@ def run_job(job: Job) -> None:
 
 
 def _trained(job: Job, row: Row, identity: str) -> tuple[Path, dict[str, Any]]:
+    from hypercut_core.benchmark.curves import FILE, CurveWriter, validation_gain
     from hypercut_core.deblurring.models import save_deblurrer
     from hypercut_core.training.checkpoint import read_info
+    from hypercut_core.training.execution import Execution
 
     file, plan = job.folder / "model.safetensors", _plan(job, row, identity)
     facts = {"steps": plan["steps"], "samples": plan["steps"] * job.training.batch,
              "step_cpu_seconds": plan["step_cpu_seconds"]}
     card = read_info(file).get("card", {}) if file.is_file() else {}
-    if card.get("identity") == identity:
-        return file, {**facts, "cpu_seconds": card["cpu_seconds"]}
-    started = time.process_time()
-    model = _fit(job, row, plan["steps"], job.folder / "work")
-    spent = time.process_time() - started
-    save_deblurrer(file, model, {"identity": identity, "objective": row.objective, "seed": job.seed,
-                                 "cpu_seconds": spent})
-    _forget(job.folder / "work")
-    return file, {**facts, "cpu_seconds": spent}
+    if card.get("identity") != identity:
+        curve = CurveWriter(job.folder / FILE, plan["steps"], validation_gain(ClipStore(job.clips)))
+        model = _fit(job, row, plan["steps"], job.folder / "work", Execution(follow=curve))
+        card = {"identity": identity, "objective": row.objective, "seed": job.seed,
+                "cpu_seconds": curve.cpu_seconds(), "curve": FILE}
+        save_deblurrer(file, model, card)
+        _forget(job.folder / "work")
+    # models of earlier versions have no curve
+    return file, {**facts, "cpu_seconds": card["cpu_seconds"], **({"curve": FILE} if card.get("curve") == FILE else {})}
 
 
 def _loaded(job: Job) -> tuple[Path, dict[str, Any]]:
@@ -165,7 +170,7 @@ def step_seconds(job: Job, row: Row) -> float:
     return max((long - short) / (steps - 4), 1e-4)
 
 
-def _fit(job: Job, row: Row, steps: int, work: Path) -> Any:
+def _fit(job: Job, row: Row, steps: int, work: Path, execution: Execution | None = None) -> Any:
     from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
     from hypercut_core.ordering.encoder import load_encoder
     from hypercut_core.ordering.labels import read_orders
@@ -173,7 +178,8 @@ def _fit(job: Job, row: Row, steps: int, work: Path) -> Any:
     training = replace(job.training, steps=steps, rate=job.shapes.rate(row.model, job.training.rate))
     settings = DeblurrerTraining(job.shapes.config(row.model), job.loss, training, job.shapes.peers.recurrent.stages)
     return fit_deblurrer(ClipStore(job.clips), row.objective, settings, job.seed, work,
-                         orders=read_orders(job.orders), encoder=load_encoder(job.encoder))
+                         orders=read_orders(job.orders), encoder=load_encoder(job.encoder),
+                         execution=execution)
 
 
 def _forget(work: Path) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypercut_core.benchmark.quoted import NOTE, QUOTED, QUOTED_COST
 from hypercut_core.evaluation.protocol_names import BLIND
+
+if TYPE_CHECKING:
+    from hypercut_core.benchmark.curves import Learned
 
 FIGURES = ("ppsnr", "ends", "middle", "pssim", "reblur", "gain", "gain_ends", "odd_strength")
 
@@ -70,9 +73,10 @@ def gather(results: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, str],
 
 
 def document(lines: Sequence[Line], about: Mapping[str, Any], encoders: Mapping[str, Sequence[float]],
-             failed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+             failed: Sequence[Mapping[str, Any]], learned: Sequence[Learned] = ()) -> dict[str, Any]:
     """The table as JSON; `encoders`: hit, con2, con3, joint3 of the encoder of each seed."""
     return {
+        "learning": [one.document() for one in learned],
         "about": dict(about), "encoder": {key: list(values) for key, values in encoders.items()},
         "lines": [asdict(line) for line in lines], "failed": [dict(one) for one in failed],
         "quoted": {"note": NOTE, "ppsnr": [asdict(one) for one in QUOTED],

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 
 from hypercut_core.blur.events import Events
 from hypercut_core.blur.exposure import Response, from_linear, to_linear
+from hypercut_core.deblurring.event_levels import Between, event_counts
 from hypercut_core.deblurring.sizes import check_frames
 from hypercut_core.errors import BadParameters
-
-HALF_STEP = 0.4  # events; see `event_counts`
 
 
 @dataclass(frozen=True)
@@ -34,38 +33,13 @@ class EventIntegralConfig:
     dark: float = 0.02  # light that the event sensor adds to all, 0..1
     instants: int = 1  # instants per frame at which the exposure is sampled; odd; 1: B is the mean of the T frames
     response: Response = "srgb"  # response curve of the blurry image
+    between: Between = "timed"  # what is made of the light between two events; count: nothing, the paper's
 
 
 def exposure_times(start: float, end: float, frames: int, instants: int = 1) -> np.ndarray:
     """The centres of frames * instants equal parts of the exposure, seconds."""
     parts = frames * instants
     return start + (np.arange(parts) + 0.5) * (end - start) / parts
-
-
-def event_counts(events: Events, times: np.ndarray, half_step: float = HALF_STEP) -> Tensor:
-    """E at some instants: signed count of each pixel's events until then.
-
-    Args:
-        times: (N,) rising, seconds.
-        half_step: added in the direction of a pixel's last event. An event tells that the light has passed a
-            step, and on average it has gone some way towards the next; without this c is overestimated, by up to
-            a fifth where pixels have few events. 0: the plain count of the paper.
-
-    Returns:
-        (N, C, H, W) float32, C = 3 for a colour sensor and 1 otherwise.
-    """
-    shape = (events.channels, events.height, events.width)
-    place = events.y.astype(np.int64) * events.width + events.x
-    if events.channel is not None:
-        place += events.channel.astype(np.int64) * (events.height * events.width)
-    ends = np.searchsorted(events.t, times, "right")
-    count, last = np.zeros(math.prod(shape)), np.zeros(math.prod(shape))
-    found, begin = np.empty((len(times), count.size), np.float32), 0
-    for step, end in enumerate(ends):
-        count += np.bincount(place[begin:end], weights=events.p[begin:end], minlength=count.size)
-        last[place[begin:end]] = events.p[begin:end]  # of several events of one pixel the last one stays
-        found[step], begin = count + half_step * last, end
-    return torch.from_numpy(found).view(len(times), *shape)
 
 
 def integrate_events(blurry: Tensor, counts: Tensor, threshold: Tensor | float, dark: float = 0.02,
@@ -106,7 +80,8 @@ class EventIntegral(nn.Module):
     def counts(self, events: Events, start: float, end: float) -> Tensor:
         """What `forward` wants to know of the events of an exposure from `start` to `end`, seconds:
         (1, T * instants, C, H, W)."""
-        return event_counts(events, exposure_times(start, end, self.frames, self.config.instants))[None]
+        times = exposure_times(start, end, self.frames, self.config.instants)
+        return event_counts(events, times, self.config.between, end - start)[None]
 
     def forward(self, blurry: Tensor, counts: Tensor, threshold: Tensor | float) -> Tensor:
         """`counts` (B, T * instants, C, H, W); `threshold` c: one number, one per clip (B,), or one per output

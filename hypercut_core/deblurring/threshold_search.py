@@ -9,10 +9,11 @@ Two criteria, both without scale, smaller is better:
 
     with the optical flow of the very frames that c gives. A wrong c leaves ghosts in the frames that do not move
     with them. Own to this program; about 1 % off in the median, within 2 % on about nine clips of ten.
-``edges``
+``pan``
     0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): the energy of Pan et al. 2019 as it is described,
     with the correlation as a cosine. On textured scenes it has its minimum far from the true c
-    (benchmarks/events.py measures both); kept for comparison.
+    (benchmarks/events.py measures both); kept for comparison. The total variation alone does not help: it is least
+    for the flat frames of the smallest c.
 
 The search looks at eight values of c, evenly spaced in the logarithm, and then searches round the best of them.
 Only the liveliest part of a large image is looked at, and its luma alone where the sensor is grey.
@@ -35,7 +36,7 @@ from hypercut_core.deblurring.optical_flow import optical_flow
 from hypercut_core.deblurring.warping import warp
 from hypercut_core.errors import BadParameters
 
-Criterion = Literal["motion", "edges"]
+Criterion = Literal["motion", "pan"]
 RANGE = (0.01, 1.0)  # of c, natural logarithm of light
 COARSE = 8  # values of c that are tried first
 STEPS = 11  # of the Fibonacci search; the bracket shrinks to 1/233
@@ -58,7 +59,7 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
         BadParameters: no events, too small an image, or an unknown criterion.
     """
     if criterion not in get_args(Criterion):
-        raise BadParameters(f"unknown criterion '{criterion}'", where="criterion", remedy="choose motion or edges")
+        raise BadParameters(f"unknown criterion '{criterion}'", where="criterion", remedy="choose motion or pan")
     if min(blurry.shape[-2:]) < 2 * BORDER + WINDOW or counts.shape[1] < 3:
         raise BadParameters("the image or the number of instants is too small to find c", where="blurry",
                             remedy=f"use at least {2 * BORDER + WINDOW} px a side and 3 instants, or give c")
@@ -71,7 +72,7 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
         blurry = from_linear((to_linear(blurry, response) * shares).sum(1, keepdim=True), response)
     middles = range(1, counts.shape[1] - 1) if frame is None else [min(max(frame, 1), counts.shape[1] - 2)]
     near = torch.tensor([[k - 1, k, k + 1] for k in middles])
-    measure = _motion if criterion == "motion" else _edges
+    measure = _motion if criterion == "motion" else _pan
 
     @torch.no_grad()
     def score(log_c: float) -> float:
@@ -144,7 +145,7 @@ def _motion(images: Tensor, counts: Tensor, blurry: Tensor, near: Tensor, dark: 
     return (weight * torch.log(error / (change + 1e-4) + 1e-3)).sum() / weight.sum().clamp_min(1e-9)
 
 
-def _edges(images: Tensor, counts: Tensor, blurry: Tensor, near: Tensor, dark: float, response: str) -> Tensor:
+def _pan(images: Tensor, counts: Tensor, blurry: Tensor, near: Tensor, dark: float, response: str) -> Tensor:
     across, down = _slopes(images[near[:, 1]])
     b_across, b_down = _slopes(blurry)
     variation = (across.abs() + down.abs()).mean() / (b_across.abs() + b_down.abs()).mean().clamp_min(1e-9)

@@ -80,6 +80,8 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
     label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"
+    if execution is not None and (follow := execution.follow) is not None:  # it is shown what will be kept
+        execution = replace(execution, follow=lambda _, step, value: follow(lesson.model, step, value))
     train(lesson.module, loss, batches, training, work, identity=identity, label=label, execution=execution,
           picture=_picture_of(store, lesson.model))
     return lesson.model.cpu()

@@ -24,6 +24,11 @@ class Watch(Protocol):
         """Told now and then how a training goes; must be quick and must not fail. `picture`: uint8 (H, W, 3)."""
 
 
+class Follow(Protocol):
+    def __call__(self, module: nn.Module, step: int, loss: float) -> None:
+        """Told every step with the loss of the whole batch; `module` is in training mode and must stay as it is."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """Alone, with checkpoints in the given folder and nobody watching, if nothing else is said."""
@@ -34,6 +39,7 @@ class Execution:
     keep: int = 2  # newest checkpoints that are kept, beside the one of the lowest loss
     watch: Watch | None = None  # told in the first process only
     watch_seconds: float = 30.0  # time between two calls of `watch`, s
+    follow: Follow | None = None  # told every step, in the first process only
     say: Callable[[str], None] = say  # told in one line what went wrong and was survived
 
 

@@ -137,6 +137,8 @@ def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfi
             last = step + 1 == config.steps
             if check is not None and (last or (step + 1) % 50 == 0):
                 check(module, step + 1)
+            if execution.follow is not None and execution.world.first:
+                execution.follow(module, step + 1, value)
             run.save_in_time(step + 1, last)
             watcher.look(module, step + 1, value, learning_rate(config, step), last)
     run.take_average()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from made_footage import pan
 from torch import Tensor
 
@@ -14,10 +18,10 @@ from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.deblurring.event_integral import (
     EventIntegral,
     EventIntegralConfig,
-    event_counts,
     exposure_times,
     integrate_events,
 )
+from hypercut_core.deblurring.event_levels import HALF_STEP, Between, event_counts
 from hypercut_core.deblurring.threshold_search import (
     fibonacci_search,
     find_frame_thresholds,
@@ -35,13 +39,13 @@ def psnr(made: Tensor, true: Tensor) -> Tensor:
     return -10 * (made.clamp(0, 1) - true).square().mean((-3, -2, -1)).log10()
 
 
-def observe(frames: np.ndarray, **camera: float | bool) -> tuple[Tensor, Tensor, Tensor]:
+def observe(frames: np.ndarray, model: EventIntegral = MODEL, **camera: float | bool) -> tuple[Tensor, Tensor, Tensor]:
     """Blurry image (1, 3, H, W) of 8 bits, true frames (T, 3, H, W) and event counts of (T, H, W, 3) frames."""
     events = simulate_events(frames, exposure_times(START, END, 7), EventConfig(**camera),  # type: ignore[arg-type]
                              np.random.default_rng(0))
     blurry = expose(frames, ExposureConfig(), np.random.default_rng(0))
     image = lambda x: torch.from_numpy(x).movedim(-1, -3).float() / 255  # noqa: E731
-    return image(blurry)[None], image(frames), MODEL.counts(events, START, END)
+    return image(blurry)[None], image(frames), model.counts(events, START, END)
 
 
 def clips() -> list[np.ndarray]:
@@ -150,13 +154,56 @@ def test_a_long_exposure_is_sampled_more_often_than_it_has_frames() -> None:
     assert psnr(made, sharp).min() >= 40
 
 
+def handful() -> Events:
+    return Events(np.array([0, 0, 1, 0]), np.array([0, 0, 0, 0]), np.array([0.1, 0.3, 0.5, 0.9]),
+                  np.array([1, 1, -1, -1], np.int8), 1, 2)
+
+
 def test_event_counts_of_a_handful_of_events() -> None:
-    events = Events(np.array([0, 0, 1, 0]), np.array([0, 0, 0, 0]), np.array([0.1, 0.3, 0.5, 0.9]),
-                    np.array([1, 1, -1, -1], np.int8), 1, 2)
-    plain = event_counts(events, np.array([0.0, 0.2, 0.4, 1.0]), half_step=0.0)
+    times = np.array([0.0, 0.2, 0.4, 1.0])
+    plain = event_counts(handful(), times, "count")
     assert plain[:, 0, 0].tolist() == [[0, 0], [1, 0], [2, 0], [1, -1]]
-    half = event_counts(events, np.array([0.0, 0.2, 0.4, 1.0]), half_step=0.5)
-    assert half[:, 0, 0].tolist() == [[0, 0], [1.5, 0], [2.5, 0], [0.5, -1.5]]
+    half = event_counts(handful(), times) - plain
+    np.testing.assert_allclose(half[:, 0, 0], HALF_STEP * np.array([[0, 0], [1, 0], [1, 0], [-1, -1]]), rtol=1e-6)
+
+
+def test_the_light_between_two_events_is_told_by_their_times() -> None:
+    """Classes of time since the last and until the next event; unit: a seventh of 0.7 s."""
+    times = np.array([0.0, 0.28, 0.46, 0.95])
+    timed = event_counts(handful(), times, "timed", 0.7) - event_counts(handful(), times, "count")
+    first, second = timed[:, 0, 0].T.tolist()
+    assert first[0] == 0  # known
+    assert first[1] == pytest.approx(0.57)  # long after one rise, just before another
+    assert first[2] == pytest.approx(0.19)  # some time after a rise, long before a fall
+    assert first[3] == pytest.approx(-0.55)  # after a fall, and nothing more
+    assert second[2] == pytest.approx(-0.29)  # nothing yet, a fall is near
+    assert second[3] == pytest.approx(-0.13)
+
+
+@given(seed=st.integers(0, 1000), between=st.sampled_from(["count", "half_step", "timed"]))
+def test_levels_stay_within_a_step_of_the_count_and_follow_the_sign(seed: int, between: Between) -> None:
+    rng = np.random.default_rng(seed)
+    size, times = int(rng.integers(0, 60)), np.linspace(0.0, 0.1, 5)
+    events = Events(rng.integers(0, 4, size), rng.integers(0, 3, size), np.sort(rng.uniform(-0.05, 0.15, size)),
+                    rng.choice(np.array([-1, 1], np.int8), size), 3, 4)
+    levels = event_counts(events, times, between, 0.1)
+    assert levels.shape == (5, 1, 3, 4)
+    assert levels.isfinite().all()
+    assert (levels - event_counts(events, times, "count")).abs().max() < 1
+    turned = dataclasses.replace(events, p=-events.p)
+    torch.testing.assert_close(event_counts(turned, times, between, 0.1), -levels)
+
+
+@pytest.mark.parametrize("number", range(len(CLIPS)))
+def test_times_of_events_tell_more_than_their_count(number: int) -> None:
+    """With known c: 40 dB on every frame at c = 0.1 too, and nearer to the truth than the paper's count."""
+    blurry, sharp, counts = observe(CLIPS[number], threshold=0.1, colour=True)
+    timed = psnr(MODEL(blurry, counts, 0.1)[0], sharp)
+    plain = EventIntegral(EventIntegralConfig(between="count"))
+    _blurry, _sharp, counted = observe(CLIPS[number], plain, threshold=0.1, colour=True)
+    counted_only = psnr(plain(blurry, counted, 0.1)[0], sharp)
+    assert timed.min() >= 40
+    assert timed.mean() > counted_only.mean() + 1
 
 
 @pytest.mark.parametrize("place", [0.0, 0.37, 0.5, 1.0])

@@ -3,6 +3,7 @@ guidance decides the direction, region by region."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from made_footage import pan
 from PIL import Image
 
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.guidance import (
     DIRECTIONS,
     describe,
@@ -25,9 +27,10 @@ from hypercut_core.deblurring.guidance import (
 from hypercut_core.deblurring.guidance_files import paint, painted_guidance, read_guidance, stroke_guidance
 from hypercut_core.deblurring.guidance_predictor import GuidancePredictor, smooth_noise
 from hypercut_core.deblurring.guided import GuidedConfig, GuidedDeblurrer, best_of, decomposition_loss
-from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
+from hypercut_core.deblurring.models import build_deblurrer, load_deblurrer, save_deblurrer
 from hypercut_core.deblurring.optical_flow import optical_flow
 from hypercut_core.errors import BadCheckpoint, BadImage, BadParameters, StorageError
+from hypercut_core.restore import restore_command
 from hypercut_core.training.checkpoint import read_info, save_tensors
 
 TINY = GuidedConfig(width=4, blocks=2, refine=1, predictor_width=4)
@@ -373,7 +376,46 @@ def test_it_survives_its_file(tmp_path: Path) -> None:
                                     {"width": 8, "blocks": 2, "refine": 1, "predictor_width": 4}])
 def test_files_that_describe_something_else_are_refused(tmp_path: Path, config: dict[str, object]) -> None:
     path = tmp_path / "m.safetensors"
-    save_deblurrer(path, lively(), {})
+    save_deblurrer(path, lively(dataclasses.replace(TINY, symmetric=True)), {})
     save_tensors(path, lively().state_dict(), {**read_info(path), "config": config})
     with pytest.raises(BadCheckpoint, match=r"m\.safetensors.*To mend it"):
         load_deblurrer(path)
+
+
+def saved_model(path: Path) -> Path:
+    save_deblurrer(path, lively(dataclasses.replace(TINY, symmetric=True)), {})
+    return path
+
+
+def restored(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))])
+
+
+@pytest.mark.parametrize("tile", [512, 64])  # whole, and in tiles whose direction the guidance decides
+def test_a_photo_is_restored_as_strokes_say(tmp_path: Path, tile: int, capsys: pytest.CaptureFixture[str]) -> None:
+    model, photo = saved_model(tmp_path / "m.safetensors"), tmp_path / "photo.png"
+    Image.effect_noise((100, 70), 60).convert("RGB").save(photo)
+    made = {}
+    for name, points in (("there", [[0, 10], [99, 60]]), ("back", [[99, 60], [0, 10]])):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"strokes": [{"points": points, "radius": 30}]}))
+        made[name] = restored(restore_command(photo, tmp_path / name, model, tile=tile,
+                                              guidance=tmp_path / f"{name}.json"))
+    assert "guidance:" in capsys.readouterr().err
+    assert made["there"].shape == (7, 70, 100, 3)
+    assert np.array_equal(made["there"], made["back"][::-1])
+    assert not np.array_equal(made["there"], made["back"])
+    assumed = restored(restore_command(photo, tmp_path / "assumed", model, tile=tile))
+    told = capsys.readouterr().err
+    assert "no guidance was given; assumed:" in told
+    assert "right" in told
+    assert not np.array_equal(assumed, made["there"])
+
+
+def test_a_model_that_knows_no_guidance_refuses_it(tmp_path: Path) -> None:
+    save_deblurrer(tmp_path / "m.safetensors", build_deblurrer(DeblurrerConfig(width=4, blocks=(1, 1))), {})
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    (tmp_path / "g.json").write_text(json.dumps({"strokes": [{"points": [[0, 0], [9, 9]], "radius": 5}]}))
+    with pytest.raises(BadParameters, match="takes no guidance"):
+        restore_command(tmp_path / "photo.png", tmp_path / "out", tmp_path / "m.safetensors",
+                        guidance=tmp_path / "g.json")
+    assert not (tmp_path / "out").exists()

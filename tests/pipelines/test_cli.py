@@ -55,8 +55,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
-COMMANDS = {*STEPS, "run", "demo", "restore", "benchmark", "gate", "params", "doctor", "submit", "compile", "describe",
-            "export", "capture", "watch", "ui"}
+COMMANDS = {*STEPS, "run", "demo", "restore", "restore-events", "benchmark", "gate", "params", "doctor", "submit",
+            "compile", "describe", "export", "capture", "watch", "ui"}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from hypercut_core.benchmark.curves import read_curve
+
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1200  # s; the machine may be busy
@@ -79,6 +81,14 @@ def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
     results = [json.loads((ws / row / "result.json").read_text()) for ws in (whole, killed)]
     assert results[0]["results"] == results[1]["results"]
     assert results[0]["steps"] == results[1]["steps"] == 100
+    one, two = (read_curve(ws / row / "curve.csv") for ws in (whole, killed))
+    assert one.steps == two.steps == list(range(1, 101))
+    assert one.loss == two.loss
+    assert [(step, db) for step, _, db in one.gain] == [(step, db) for step, _, db in two.gain]
+    assert [step for step, *_ in one.gain] == [1, 3, 6, 12, 25, 50, 100]
+    table = json.loads((killed / "benchmark/benchmark.json").read_text())
+    assert [one["file"] for one in table["learning"]] == ["rows/even_odd-naive/seed-0/curve.csv"]
+    assert "Learning curves" in (killed / "benchmark/benchmark.html").read_text(encoding="utf-8")
 
 
 def _group_lives(group: int) -> bool:

@@ -1,0 +1,163 @@
+"""Can each kind of deblurrer learn eight clips by heart? What cannot is broken, or badly taught.
+
+    .venv/bin/python -m benchmarks.overfit [--only NAME ...]
+
+Eight built-in clips of 32 px, two in a batch, nothing augmented, each model at its full width and through
+the pipeline's own `fit_deblurrer`. Every row is measured under the protocols that the model knows, and on the way, so
+that a row that stops short shows whether it was still climbing. A stopped row goes on from its checkpoint.
+
+Writes benchmarks/results/overfit.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hypercut_core.clips.dataset import Augmentation
+from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
+from hypercut_core.clips.store import ClipStore, ClipStoreWriter
+from hypercut_core.deblurring.cascade import CascadeConfig
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.guided import GuidedConfig
+from hypercut_core.deblurring.models import Config, Deblurrer
+from hypercut_core.deblurring.objectives import LossConfig
+from hypercut_core.deblurring.peers import STAGES
+from hypercut_core.deblurring.recurrent import RecurrentConfig
+from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
+from hypercut_core.evaluation.protocol import evaluate_clips
+from hypercut_core.evaluation.protocol_names import ORACLE_MIDDLE
+from hypercut_core.evaluation.protocols import ways
+from hypercut_core.files import read_json, write_json, write_text
+from hypercut_core.training.execution import Execution
+from hypercut_core.training.loop import TrainingConfig
+
+RESULTS = Path(__file__).parent / "results"
+WORK = Path("work/benchmarks/overfit")
+CLIPS, SIDE, WANTED = 8, 32, 35.0  # dB
+POINTS = 9  # of a learning curve
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and how it is taught."""
+
+    model: Config
+    steps: int
+    rate: float
+    stages: tuple[float, float, float] = STAGES  # of the recurrent model
+    reconstruction: str = "log_mse"
+    clip_norm: float = 1.0
+    warmup: float = 0.02
+    batch: int = 2  # clips; small ones learn by heart with the least computing
+
+
+ORACLE = RecurrentConfig(protocol="oracle")
+ALONE = (0.0, 0.0, 1.0)  # the recurrent model's joint stage, without the two before it
+RECIPES = {
+    "even_odd": Recipe(DeblurrerConfig(views=1), 1200, 1e-3),
+    "cascade": Recipe(CascadeConfig(), 400, 5e-4),
+    "recurrent, true middle frame": Recipe(ORACLE, 2000, 1e-3, (0.35, 0.15, 0.5)),
+    "recurrent, true middle frame, joint stage alone": Recipe(ORACLE, 2000, 1e-3, ALONE),
+    "recurrent, true middle frame, joint stage alone, L1": Recipe(ORACLE, 2000, 1e-3, ALONE, "l1"),
+    "recurrent": Recipe(RecurrentConfig(), 2000, 1e-3, (0.35, 0.15, 0.5)),
+    "guided": Recipe(GuidedConfig(), 400, 1e-4),
+}
+
+
+def clips() -> ClipStore:
+    """The eight clips, each of other photos; made once."""
+    path = WORK / "clips"
+    if not path.exists():
+        drawn = list(render_clips(MovingPhotosConfig(size=SIDE), "train", 16 * CLIPS, 0))[::16]
+        with ClipStoreWriter(path, 7) as writer:
+            for number, clip in enumerate(drawn):
+                writer.add(clip.frames, clip_id=str(number), source=f"{clip.source}-{number}", split="train",
+                           category=clip.category, motion=clip.motion, response="srgb")
+    return ClipStore(path)
+
+
+def measured(model: nn.Module, store: ClipStore) -> dict[str, dict[str, float]]:
+    """Protocol -> mean pPSNR over clips and frames, and that of the worst clip, dB; without a frame that was given."""
+    found = {}
+    for way in ways(model):
+        shown = [k for k in range(store.frames) if way.protocol != ORACLE_MIDDLE or k != store.frames // 2]
+        scores = evaluate_clips(None, store, np.arange(len(store)), given=way.predict, name=way.protocol)
+        each = scores.ppsnr[:, shown].mean(1)
+        found[way.protocol] = {"mean": float(each.mean()), "worst": float(each.min())}
+    return found
+
+
+def run(name: str, recipe: Recipe, store: ClipStore) -> dict[str, Any]:
+    """Train by a recipe and measure, also on the way."""
+    folder = WORK / name.replace(", ", "-").replace(" ", "_")
+    points = sorted({max(1, recipe.steps >> k) for k in range(POINTS)})
+    curve: list[dict[str, Any]] = read_json(folder / "curve.json") if (folder / "curve.json").is_file() else []
+    started = time.process_time()
+
+    def follow(module: nn.Module, step: int, loss: float) -> None:
+        if step not in points:
+            return
+        kept: Deblurrer = getattr(module, "model", module)  # type: ignore[assignment]
+        kept.eval()
+        curve[:] = [one for one in curve if one["step"] < step]
+        curve.append({"step": step, "loss": loss, "ppsnr": {key: one["mean"] for key, one in
+                                                            measured(kept, store).items()}})
+        module.train()
+        write_json(folder / "curve.json", curve)
+        print(name, curve[-1], f"{time.process_time() - started:.0f} CPU-s", flush=True)
+
+    training = TrainingConfig(steps=recipe.steps, batch=recipe.batch, crop=0, rate=recipe.rate, warmup=recipe.warmup,
+                              clip_norm=recipe.clip_norm, weight_decay=0.0, checkpoint_seconds=60.0,
+                              augmentation=Augmentation(flips=False, transposes=False, time_reversal=False))
+    settings = DeblurrerTraining(recipe.model, LossConfig(reconstruction=recipe.reconstruction),  # type: ignore[arg-type]
+                                 training, recipe.stages)
+    model = fit_deblurrer(store, "naive", settings, 0, folder / "work", execution=Execution(follow=follow))
+    found = {"steps": recipe.steps, "rate": recipe.rate, "stages": list(recipe.stages),
+             "loss": recipe.reconstruction, "seconds": time.process_time() - started,
+             "protocols": measured(model, store), "curve": curve}
+    write_json(folder / "result.json", found)
+    shutil.rmtree(folder / "work")
+    return found
+
+
+def markdown(found: dict[str, dict[str, Any]]) -> str:
+    """The table for people."""
+    lines = ["# Eight clips by heart", "",
+             f"{CLIPS} built-in clips of {SIDE} px, whole and unchanged, objective naive. pPSNR over clips and",
+             f"frames, dB; a frame that was given is left out. Wanted: {WANTED:g} dB.", "",
+             "Made by `python -m benchmarks.overfit`.", "",
+             "| row | protocol | steps | CPU-s | mean | worst clip | on the way (step: mean) |",
+             "|---|---|---|---|---|---|---|"]
+    for name, row in found.items():
+        for protocol, one in row["protocols"].items():
+            way = ", ".join(f"{point['step']}: {point['ppsnr'][protocol]:.1f}" for point in row["curve"])
+            lines.append(f"| {name} | {protocol} | {row['steps']} | {row['seconds']:.0f} | {one['mean']:.1f} | "
+                         f"{one['worst']:.1f} | {way} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    store, file = clips(), RESULTS / "overfit.json"
+    for name in given.only:
+        found = read_json(file) if file.is_file() else {}
+        found[name] = run(name, RECIPES[name], store)
+        write_json(file, found)
+        write_text(RESULTS / "overfit.md", markdown({key: found[key] for key in RECIPES if key in found}))
+    print((RESULTS / "overfit.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
