@@ -18,21 +18,24 @@ from hypercut_core.trajectories.paths import Track, Trajectories
 SMALLEST, LARGEST = 720, 1280  # longest side of what is drawn, px
 START, END = (0, 114, 178), (240, 160, 20)
 GREY, MESH = (190, 190, 190), (255, 255, 255)
+ROOM = 0.5  # round the tracks, as a share of their extent
 FINE = 8  # pieces that a path is drawn in between two moments
 BAND = 40  # px below the still, for what the colours mean
 Colour = tuple[int, int, int]
+Box = tuple[int, int, int, int]
 
 
 def draw_still(frame: np.ndarray, paths: Trajectories) -> np.ndarray:
     """The middle frame, uint8 ``[H, W, 3]``, with all paths over it and a line that says what the colours mean."""
-    picture, zoom = _enlarged(frame)
+    picture, zoom, corner = _enlarged(frame, view(paths))
     picture = Image.blend(picture, picture.convert("L").convert("RGB"), 0.6).point(lambda value: value * 0.75)
     draw = ImageDraw.Draw(picture, "RGBA")
     middle = len(paths.moments) // 2
     for track in paths.tracks:
-        _mesh(draw, track.points[middle] * zoom, paths.kind, 110)
+        points = (track.points - corner) * zoom
+        _mesh(draw, points[middle], paths.kind, 110)
         for point in SHOWN[paths.kind]:
-            _path(draw, track, point, zoom, len(paths.moments), 3)
+            _path(draw, points[:, point], _mark(track, point), len(points), 3)
     canvas = Image.new("RGB", (picture.width, picture.height + BAND), "white")
     canvas.paste(picture, (0, 0))
     _legend(canvas, picture.height, paths)
@@ -41,24 +44,44 @@ def draw_still(frame: np.ndarray, paths: Trajectories) -> np.ndarray:
 
 def draw_frames(frames: Iterator[np.ndarray], paths: Trajectories) -> Iterator[np.ndarray]:
     """Each moment's frame, uint8 ``[H, W, 3]``, with the landmarks and the way that they came."""
+    box = view(paths)
     for moment, frame in enumerate(frames):
-        picture, zoom = _enlarged(frame)
+        picture, zoom, corner = _enlarged(frame, box)
         draw = ImageDraw.Draw(picture, "RGBA")
         for track in paths.tracks:
-            _mesh(draw, track.points[moment] * zoom, paths.kind, 150)
+            points = (track.points - corner) * zoom
+            _mesh(draw, points[moment], paths.kind, 150)
             for point in SHOWN[paths.kind]:
-                _path(draw, track, point, zoom, moment + 1, 2)
-                x, y = track.points[moment, point] * zoom
-                draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_between(moment / max(1, len(paths.moments) - 1)))
+                _path(draw, points[:, point], _mark(track, point), moment + 1, 2)
+                x, y = (float(value) for value in points[moment, point])
+                draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_between(moment / max(1, len(points) - 1)))
         yield np.asarray(picture)
 
 
-def _enlarged(frame: np.ndarray) -> tuple[Image.Image, float]:
-    """The frame at a size at which paths of a few pixels can be seen, and its scale."""
-    longest = max(frame.shape[:2])
+def view(paths: Trajectories) -> Box:
+    """The part of the picture about all tracks, with as much again round them: left, top, right, bottom, px."""
+    width, height = paths.size
+    ends = np.concatenate([track.points.reshape(-1, 2) for track in paths.tracks] or [np.array([[0, 0], paths.size])])
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    room = ROOM * float((high - low).max())
+    left, top = (max(0, int(value - room)) for value in low)
+    right, bottom = (int(np.ceil(value + room)) for value in high)
+    right, bottom = min(width, right), min(height, bottom)
+    return (left, top, right, bottom) if right - left >= 16 and bottom - top >= 16 else (0, 0, width, height)
+
+
+def _enlarged(frame: np.ndarray, box: Box) -> tuple[Image.Image, float, np.ndarray]:
+    """The frame inside the box at a size at which paths of a few pixels can be seen, its scale and its corner."""
+    left, top, right, bottom = box
+    longest = max(right - left, bottom - top)
     zoom = min(max(1.0, SMALLEST / longest), LARGEST / longest)
-    size = (max(1, round(frame.shape[1] * zoom)), max(1, round(frame.shape[0] * zoom)))
-    return Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC), zoom
+    size = (max(1, round((right - left) * zoom)), max(1, round((bottom - top) * zoom)))
+    shown = Image.fromarray(np.ascontiguousarray(frame[top:bottom, left:right]))
+    return shown.resize(size, Image.Resampling.BICUBIC), zoom, np.array([left, top])
+
+
+def _mark(track: Track, point: int) -> str:
+    return next((region.mark for region in track.regions if point in region.points), DIRECTED)
 
 
 def _mesh(draw: ImageDraw.ImageDraw, points: np.ndarray, kind: str, strength: int) -> None:
@@ -67,13 +90,11 @@ def _mesh(draw: ImageDraw.ImageDraw, points: np.ndarray, kind: str, strength: in
             draw.line([(float(x), float(y)) for x, y in points[list(line)]], fill=(*MESH, strength), width=1)
 
 
-def _path(draw: ImageDraw.ImageDraw, track: Track, point: int, zoom: float, moments: int, width: int) -> None:
-    """The first `moments` moments of one landmark's path."""
-    mark = next((region.mark for region in track.regions if point in region.points), DIRECTED)
-    way = track.points[:moments, point] * zoom
+def _path(draw: ImageDraw.ImageDraw, path: np.ndarray, mark: str, moments: int, width: int) -> None:
+    """The first `moments` moments of one landmark's path ``[M, 2]``, px of the drawing."""
     pieces = np.linspace(0, moments - 1, FINE * (moments - 1) + 1)
-    fine = np.stack([np.interp(pieces, np.arange(moments), way[:, axis]) for axis in (0, 1)], axis=1)
-    whole = max(1, len(track.points) - 1)
+    fine = np.stack([np.interp(pieces, np.arange(moments), path[:moments, axis]) for axis in (0, 1)], axis=1)
+    whole = max(1, len(path) - 1)
     for index in range(len(fine) - 1):
         if mark not in (DIRECTED, STILL) and index // (FINE // 2) % 2:
             continue
