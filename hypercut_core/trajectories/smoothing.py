@@ -17,7 +17,7 @@ WINDOW = 15  # moments that one polynomial is fitted to
 HIGHEST = 3  # degree
 ROUNDS = 4  # of reweighting
 TUKEY = 4.685  # standard deviations at which an outlier has no weight left: 95 % efficiency for normal noise
-NOISE_FLOOR = 0.1  # px: smaller residuals are no ground to distrust others
+NOISE_FLOOR = 0.2  # px: smaller residuals are no ground to distrust others
 RAYLEIGH_MEDIAN = 1.1774  # of a 2-D normal's length, in standard deviations
 LEAST = 1e-3  # of its weight that an outlier keeps, so that every fit can be made
 
