@@ -81,7 +81,7 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
     label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"
     train(lesson.module, loss, batches, training, work, identity=identity, label=label, execution=execution,
-          picture=_picture_of(store, lesson.model))
+          picture=_picture_of(store, lesson.model), in_parts=lesson.in_parts)
     return lesson.model.cpu()
 
 
