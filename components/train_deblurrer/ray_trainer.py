@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from components.ray_address import expect_head
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
@@ -209,6 +210,7 @@ def _cluster() -> Iterator[Any]:
 
 def _connect(ray: Any) -> None:
     """Raises ClusterError: there is an address and nobody there, or a cluster of other versions."""
+    expect_head()
     try:
         # what workers and Ray's own processes print stays in the logs of the nodes (/tmp/ray)
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
