@@ -24,10 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from components.checkpoint_places import open_checkpoints
 from components.ray_address import expect_head
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
-from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker
 from components.train_deblurrer.versions import check_versions, versions
 from hypercut_core.deblurring.models import Deblurrer, load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
