@@ -1,4 +1,4 @@
-"""Whether the head of a Ray cluster answers, known in seconds: Ray itself waits over five minutes for one that does not."""
+"""Whether the head of a Ray cluster answers, within seconds: Ray itself waits over five minutes for one that is gone."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def test_the_same_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize(("step", "group", "config", "apart"), [
-    ("synthesize-blur", "blur", SynthesisConfig, "scale"), ("train-encoder", "encoder", TrainEncoderConfig, "checkpoints")])
+    ("synthesize-blur", "blur", SynthesisConfig, "scale"),
+    ("train-encoder", "encoder", TrainEncoderConfig, "checkpoints")])
 def test_how_work_is_spread_and_where_it_rests_is_no_part_of_any_key(step: str, group: str, config: type,
                                                                      apart: str) -> None:
     listed = {dotted.removeprefix(f"{group}.") for dotted in STAGES[step]["params"] if dotted.startswith(f"{group}.")}
