@@ -1,4 +1,4 @@
-"""Whether the head of a Ray cluster answers, within seconds: Ray itself waits over five minutes for one that is gone."""
+"""Whether the head of a Ray cluster answers, within seconds: Ray waits over five minutes for one that does not."""
 
 from __future__ import annotations
 
