@@ -57,11 +57,13 @@ class RunFolder:
 
     def with_checkpoints(self, config: Config) -> Config:
         """A training's settings; with a store on S3, its checkpoints lie there unless they are said to elsewhere."""
-        scale = config.scale  # type: ignore[attr-defined]
-        if scale.checkpoints or not origin(self.store):
+        if not origin(self.store):
             return config
         there = f"{origin(self.store)}/runs/{self.name}/work"
-        return replace(config, scale=replace(scale, checkpoints=there))  # type: ignore[type-var]
+        scale = getattr(config, "scale", None)  # of the deblurrer
+        if scale is None:
+            return config if config.checkpoints else replace(config, checkpoints=there)  # type: ignore
+        return config if scale.checkpoints else replace(config, scale=replace(scale, checkpoints=there))  # type: ignore
 
     @property
     def unfinished(self) -> Path:

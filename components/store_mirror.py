@@ -3,7 +3,7 @@
 Footage manifests and clip stores are read and written by their content's name where they are needed; of a run,
 its notes, metrics, verdicts and lineage are fetched before a step and sent after it. Only files that the step
 itself changed are sent, so that steps at the same moment do not undo each other's. Work and unfinished outputs
-stay on the step's own disk.
+stay on the step's own disk, but for the checkpoints of trainings.
 """
 
 from __future__ import annotations

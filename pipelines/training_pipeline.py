@@ -48,7 +48,8 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
         "deblurrer_training": deblurrer.training, "deblurrer_scale": deblurrer.scale,
         "evaluate": p.evaluate, "register": p.register}
     plain = {name: asdict(value) for name, value in whole.items()}
-    del plain["blur"]["scale"]  # how the work is spread changes no result: it must not be part of the cache's key
+    # how the work is spread and where it rests changes no result: it must not be part of the cache's key
+    del plain["blur"]["scale"], plain["encoder"]["checkpoints"]
     groups = {name: json.dumps(value, sort_keys=True) for name, value in plain.items()}
     return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
             "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,

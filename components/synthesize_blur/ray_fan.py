@@ -8,6 +8,7 @@ import secrets
 import socket
 from typing import Any
 
+from components.ray_address import expect_head
 from components.synthesize_blur.fan_out import Event
 from components.synthesize_blur.tasks import Job, Task, make
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra, StorageError
@@ -34,6 +35,7 @@ class RayPool:
             raise MissingExtra("ray", "ray") from error
         self._ray, self._mine = ray, not ray.is_initialized()
         if self._mine:
+            expect_head()
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

@@ -8,12 +8,12 @@ A node that does not answer has `answered` false and the reason in `problem`; th
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.ray_address import silence
 from components.train_deblurrer import node_facts
 from components.train_deblurrer import versions as version_facts
 from hypercut_core.errors import ClusterError, MissingExtra
@@ -108,7 +108,8 @@ class _connected:
         except ImportError as error:
             raise MissingExtra("ray", "ray") from error
         self.ray = ray
-        _expect_listener(self.address)
+        if why := silence(self.address):
+            raise _no_cluster(self.address, why)
         try:
             ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:
@@ -117,15 +118,6 @@ class _connected:
 
     def __exit__(self, *trace: object) -> None:
         self.ray.shutdown()  # ends the actors too
-
-
-def _expect_listener(address: str) -> None:
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise _no_cluster(address, str(error)) from error
 
 
 def _no_cluster(address: str, why: str) -> ClusterError:

@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 from components.train_deblurrer import ray_job_status as status
 from components.train_deblurrer.ray_job_api import Conflict, Expired, Job, Missing, NoAnswer, RayJobApi
-from components.train_deblurrer.ray_job_patience import Clock, Pace, Patient, signals
+from components.train_deblurrer.ray_job_patience import Clock, Pace, Patient
 from hypercut_core.errors import HypercutError, Interrupted, RayJobError
+from hypercut_core.signals import signals
 
 UNSURE = 4  # looks for a RayJob whose creation was never answered, before it counts as not created
 

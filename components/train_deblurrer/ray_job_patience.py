@@ -1,14 +1,10 @@
-"""Patience with the Kubernetes API, a line for every change, and signals that do not cut off a clean-up."""
+"""Patience with the Kubernetes API, and a line for every change."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import TypeVar
 
 from components.train_deblurrer.ray_job_api import NoAnswer
@@ -83,21 +79,3 @@ class Patient:
         if line != self._line:
             self._line = line
             self._say(f"{self.who}: {line}")
-
-
-@contextlib.contextmanager
-def signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """SIGTERM and SIGINT call `stop` with their name, which may raise; in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, _: FrameType | None) -> None:
-        stop(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from components.ray_address import expect_head
 from hypercut_core.errors import MissingExtra
 
 
@@ -21,6 +22,7 @@ def each_on_ray(function: Callable[[Any], None], jobs: Sequence[Any], retries: i
 
     Raises:
         MissingExtra: Ray is not installed.
+        ClusterError: nobody answers at RAY_ADDRESS.
     """
     try:
         import ray
@@ -28,6 +30,7 @@ def each_on_ray(function: Callable[[Any], None], jobs: Sequence[Any], retries: i
         raise MissingExtra("ray", "ray") from error
     own = not ray.is_initialized()
     if own:
+        expect_head()
         ray.init(log_to_driver=False, include_dashboard=False)
     try:
         task = ray.remote(num_cpus=1, max_retries=retries)(function)

@@ -24,9 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from components.checkpoint_places import open_checkpoints
+from components.ray_address import expect_head
 from components.train_deblurrer.failures import Budgets, kind_of
 from components.train_deblurrer.scale import PLACE, ScaleConfig
-from components.train_deblurrer.task import DeblurrerTask, WatchMaker, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker
 from components.train_deblurrer.versions import check_versions, versions
 from hypercut_core.deblurring.models import Deblurrer, load_deblurrer, save_deblurrer
 from hypercut_core.errors import ClusterError, HypercutError, MissingExtra
@@ -209,6 +211,7 @@ def _cluster() -> Iterator[Any]:
 
 def _connect(ray: Any) -> None:
     """Raises ClusterError: there is an address and nobody there, or a cluster of other versions."""
+    expect_head()
     try:
         # what workers and Ray's own processes print stays in the logs of the nodes (/tmp/ray)
         ray.init(logging_level=logging.ERROR, log_to_driver=False)

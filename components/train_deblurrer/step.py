@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from components.checkpoint_places import checkpoint_place, open_checkpoints
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from components.train_deblurrer.task import DeblurrerTask, WatchMaker, checkpoint_place, open_checkpoints
+from components.train_deblurrer.task import DeblurrerTask, WatchMaker
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import EVEN_ODD, Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
@@ -57,7 +58,7 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
     settings = deblurrer_training(config)
     task = DeblurrerTask(str(store) if "://" in str(store) else str(Path(store).resolve()), objective, settings, seed,
                          read_orders(orders), load_encoder(encoder))
-    place = checkpoint_place(task, clips.sha256, config.scale.checkpoints, folder)
+    place = checkpoint_place(folder.name, task.facts(clips.sha256), config.scale.checkpoints, folder)
     model = _trained(task, config.scale, place, folder, watch)
     figures = {"objective": objective, "parameters": sum(p.numel() for p in model.parameters()),
                "steps": config.training.steps, "clips_seen": config.training.steps * config.training.batch}

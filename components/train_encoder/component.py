@@ -15,7 +15,7 @@ def train_encoder(clips: Input[Dataset], seed: int, encoder: str, store: str, mo
     from hypercut_core.files import file_sha256
 
     with running("train-encoder", store, model.uri) as run:
-        train_encoder(clips_folder(clips.path, run.store), group(TrainEncoderConfig, encoder),
+        train_encoder(clips_folder(clips.path, run.store), run.with_checkpoints(group(TrainEncoderConfig, encoder)),
                                 Path(model.path), Path(metrics.path), seed, run.work)
         model.metadata.update(sha256=file_sha256(model.path), clips=clips.metadata["sha256"])
         metrics.metadata.update(run.keep("train-encoder", metrics.path))

@@ -45,6 +45,7 @@ class Lesson:
     module: nn.Module  # what is trained
     model: Deblurrer  # the part of it that is kept
     loss: Callable[[nn.Module, Batch, int, Criterion], Tensor]  # (module, batch, step, objective) -> scalar
+    in_parts: bool = False  # whether there are steps in which the loss does not depend on all of `module`
 
 
 def lesson_of(config: Config, frames: int, objective: str, steps: int, stages: tuple[float, ...]) -> Lesson:
@@ -61,7 +62,7 @@ def lesson_of(config: Config, frames: int, objective: str, steps: int, stages: t
         config = replace(config, assumes="likeliest" if objective in PREDICTABLE else "rightward")
     model = build_deblurrer(config, frames)
     if isinstance(model, RecurrentDeblurrer):
-        return Lesson(_Recurrent(model, objective, steps, stages), model, _own_loss)
+        return Lesson(_Recurrent(model, objective, steps, stages), model, _own_loss, True)
     if isinstance(model, GuidedDeblurrer):
         return Lesson(_Guided(model, objective), model, _own_loss)
     return Lesson(model, model, _frames_loss)

@@ -83,7 +83,7 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     if execution is not None and (follow := execution.follow) is not None:  # it is shown what will be kept
         execution = replace(execution, follow=lambda _, step, value: follow(lesson.model, step, value))
     train(lesson.module, loss, batches, training, work, identity=identity, label=label, execution=execution,
-          picture=_picture_of(store, lesson.model))
+          picture=_picture_of(store, lesson.model), in_parts=lesson.in_parts)
     return lesson.model.cpu()
 
 

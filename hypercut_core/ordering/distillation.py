@@ -29,6 +29,7 @@ from hypercut_core.deblurring.parts import split_parts
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.errors import TrainingCollapsed
 from hypercut_core.ordering.labels import clip_tensor
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig
 
 LEAST_COSINE = 0.03  # median |cos(D', D)| of a teacher that knows anything; chance is about 0.005
@@ -44,14 +45,18 @@ class TeacherConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=3000, batch=8, crop=40, rate=1.5e-3))
 
 
-def fit_teacher(store: ClipStore, settings: TeacherConfig, seed: int, work: Path) -> EvenOddDeblurrer:
-    """Train the teacher on the store's training clips, resuming from `work`; with one axis and one view.
+def fit_teacher(store: ClipStore, settings: TeacherConfig, seed: int, work: Path,
+                execution: Execution | None = None) -> EvenOddDeblurrer:
+    """Train the teacher on the store's training clips, resuming from its checkpoints; with one axis and one view.
+
+    Args:
+        work: folder of the checkpoints, unless `execution` names another place.
 
     Raises:
         TrainingCollapsed: what it predicts has nothing to do with the motion of the training clips.
     """
     lesson = DeblurrerTraining(replace(settings.model, axes=1, views=1), settings.loss, settings.training)
-    teacher = fit_deblurrer(store, "sequence_min", lesson, seed, work)
+    teacher = fit_deblurrer(store, "sequence_min", lesson, seed, work, execution=execution)
     known = float(torch.stack([teacher_cosine(teacher, store, int(index))
                                for index in store.indices("train")[:CHECKED]]).abs().median())
     if not known >= LEAST_COSINE:

@@ -18,15 +18,17 @@ from hypercut_core.ordering.metrics import order_metrics
 from hypercut_core.ordering.objective import check_collapse, hypercut_loss
 from hypercut_core.ordering.recolour import recolour_pairs
 from hypercut_core.training.checkpoint import pack
+from hypercut_core.training.execution import Execution
 from hypercut_core.training.loop import TrainingConfig, pick_device, train
 
 
 def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig, seed: int, work: Path, *,
-                recolour: bool = True, teacher: nn.Module | None = None) -> Encoder:
-    """Train an encoder on the store's training clips, resuming from `work`.
+                recolour: bool = True, teacher: nn.Module | None = None, execution: Execution | None = None) -> Encoder:
+    """Train an encoder on the store's training clips, resuming from its checkpoints.
 
     Args:
         recolour: show each pair of a clip in colours of its own (`recolour.py`).
+        work: folder of the checkpoints, unless `execution` names another place.
         teacher: a frozen deblurrer whose direction is learned (`distillation.py`); None: HyperCUT's objective.
 
     Raises:
@@ -57,7 +59,8 @@ def fit_encoder(store: ClipStore, model: EncoderConfig, training: TrainingConfig
                 "recolour": recolour}
     if teacher is not None:
         identity["teacher"] = hashlib.sha256(pack(teacher.state_dict(), {})).hexdigest()
-    train(encoder, loss, batches, training, work, identity=identity, label="training the encoder", check=check)
+    train(encoder, loss, batches, training, work, identity=identity, label="training the encoder", check=check,
+          execution=execution)
     return encoder.cpu().requires_grad_(False)
 
 

@@ -96,7 +96,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfig, work: Path, *,
           identity: dict[str, Any], label: str = "training", check: Check | None = None,
-          execution: Execution | None = None, picture: Picture | None = None) -> nn.Module:
+          execution: Execution | None = None, picture: Picture | None = None, in_parts: bool = False) -> nn.Module:
     """Train `module` and return it (with averaged weights if `config.ema` is set), in each process the same.
 
     Args:
@@ -107,6 +107,7 @@ def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfi
             with another identity is not resumed.
         check: called every 50 steps and at the end; raises to stop a training that has failed.
         picture: what `execution.watch` is shown.
+        in_parts: whether there are steps in which the loss does not depend on all of `module`.
 
     Raises:
         TrainingCollapsed: the loss is not finite, or `check` says so.
@@ -125,7 +126,7 @@ def train(module: nn.Module, loss: Loss, batches: Batches, config: TrainingConfi
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     folder = CheckpointFolder(execution.checkpoints or LocalFiles(work), {**identity, "training": _identity(config)},
                               execution.keep, execution.say)
-    run = _Run(module, loss, config, execution, folder, device)
+    run = _Run(module, loss, config, execution, folder, device, in_parts)
     start = run.resume()
     module.train()
     watcher = Watcher(execution, picture, config.batch, start)
@@ -162,7 +163,10 @@ class _Objective(nn.Module):
         super().__init__()
         self.module, self.loss = module, loss
 
-    def forward(self, batch: Batch, step: int) -> Tensor:
+    def forward(self, batch: Batch | None, step: int) -> Tensor:
+        """The loss of a batch; without one, of nothing: all parameters take part, with gradients of zero."""
+        if batch is None:
+            return 0.0 * sum((p.sum() for p in self.module.parameters() if p.requires_grad), torch.zeros(()))
         return self.loss(self.module, batch, step)
 
 
@@ -170,7 +174,7 @@ class _Run:
     """State of a training: module, optimiser, averaged weights, checkpoints."""
 
     def __init__(self, module: nn.Module, loss: Loss, config: TrainingConfig, execution: Execution,
-                 folder: CheckpointFolder, device: torch.device):
+                 folder: CheckpointFolder, device: torch.device, in_parts: bool):
         self.module, self.config, self.folder, self.device = module, config, folder, device
         self.world = execution.world
         self.parts = _parts(self.world.share(config.batch), execution.micro_batch)
@@ -179,7 +183,11 @@ class _Run:
             partial(torch.optim.AdamW, fused=True) if config.optimiser == "adamw" else torch.optim.Adamax)
         self.optimiser = make(parameters, lr=config.rate, weight_decay=config.weight_decay)
         self.average = {name: p.detach().clone() for name, p in module.named_parameters()} if config.ema else {}
-        self.objective = self.world.shared(_Objective(module, loss))
+        self.objective = self.world.shared(_Objective(module, loss), in_parts)
+        if self.world.size > 1 and not in_parts:
+            # DDP orders its buckets anew by the first backward pass. Were that a step, a training that resumes would
+            # add up its first step in another order than one that was not disturbed.
+            self.objective(None, 0).backward()
         self.saved = time.monotonic()
         self.losses: list[float] = []  # since the last checkpoint
 

@@ -39,19 +39,20 @@ class World:
         """This process's places in a batch of all; the shares follow each other and differ by one at most."""
         return range(self.rank * batch // self.size, (self.rank + 1) * batch // self.size)
 
-    def shared(self, module: nn.Module) -> nn.Module:
+    def shared(self, module: nn.Module, in_parts: bool = False) -> nn.Module:
         """`module` with gradients that are averaged over the processes by each backward pass outside `apart`.
 
         The first process's weights become those of all.
+
+        Args:
+            in_parts: whether a pass may leave parameters without a gradient; looking for them takes time.
         """
         if self.size == 1:
             return module
         # of 1x1 convolutions in channels-last: two orders of strides that are the same memory
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        # some models train in stages, with parts that are not used yet; it also keeps the buckets as they are first
-        # made, so that a training that resumes adds up in the same order
-        return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True, find_unused_parameters=True)
+        return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True,
+                                                   find_unused_parameters=in_parts)
 
     def apart(self, module: nn.Module, apart: bool = True) -> contextlib.AbstractContextManager[None]:
         """Gradients of backward passes inside add up here, and travel with the next one outside."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
 from hypercut_core.errors import BadParameters, Interrupted, StorageError
 from hypercut_core.files import explain_os_errors
+from hypercut_core.signals import signals
 from pipelines.watch.journal import Journal
 from pipelines.watch.lock import only_watcher
 from pipelines.watch.watcher import LIST, STATE, Restorer, Say, Stopped, WatchConfig, Watcher
@@ -40,7 +38,7 @@ def watch(folder: Path, out: Path, load: Callable[[], Restorer], config: WatchCo
     check_output(out / f"photo.{config.kind}" if config.kind != "frames" else out / "photo", config.fps, config.frames)
     restored = refused = 0
     stopped = False
-    with _signals():
+    with signals(_once()):
         try:
             with _watcher(folder, out, load, config, say) as watcher:
                 say(f"watching {folder} -> {out}" + ("" if config.once else "; Ctrl-C ends"))
@@ -103,23 +101,14 @@ def check_folders(folder: Path, out: Path) -> None:
                             remedy="choose another folder, for instance one inside it")
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and Ctrl-C raise Stopped; a second one changes nothing while the first is being obeyed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _once() -> Callable[[str], None]:
+    """Raises Stopped; a second signal changes nothing while the first is being obeyed."""
     asked = False
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_: str) -> None:
         nonlocal asked
         if not asked:
             asked = True
             raise Stopped
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return stop

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +145,7 @@ def test_a_run_shares_a_store_on_s3_without_a_file_system(bucket: str, tmp_path:
         running,
     )
     from components.train_deblurrer.step import TrainDeblurrerConfig
+    from components.train_encoder.step import TrainEncoderConfig
 
     store, reference = f"{bucket}/set/store", tmp_path / "reference.json"
     elsewhere(monkeypatch, tmp_path / "one")
@@ -164,6 +166,8 @@ def test_a_run_shares_a_store_on_s3_without_a_file_system(bucket: str, tmp_path:
         assert len(open_clips(where)) == 3
         assert manifest_file(run.store, run.lineage["manifest"]).read_text() == "{}\n"
         assert run.with_checkpoints(TrainDeblurrerConfig()).scale.checkpoints == f"{store}/runs/{run.name}/work"
+        assert run.with_checkpoints(TrainEncoderConfig()).checkpoints == f"{store}/runs/{run.name}/work"
+        assert run.with_checkpoints(TrainEncoderConfig(checkpoints="/here")).checkpoints == "/here"
         storage.S3Files(f"{store}/runs/{run.name}/work/t").write("checkpoint", b"1")
         raise DataRejected("too dark", remedy="add light")
     assert not [name for name in storage.list_files(store) if "large" in name or "unfinished" in name]
@@ -195,3 +199,46 @@ def test_steps_at_the_same_moment_do_not_undo_each_other_s_state(bucket: str, tm
     run.state.pull()
     assert run.lineage == {"seed": "1"}
     assert [(note["task"], note["state"]) for note in run.notes()] == [("evaluate", "done"), ("train-encoder", "done")]
+
+
+@pytest.mark.parametrize("objective", ["hypercut", "distilled"])
+def test_an_encoder_goes_on_from_its_checkpoints_on_s3_on_another_machine(
+        bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str) -> None:
+    from components.train_encoder.step import TrainEncoderConfig, train_encoder
+    from hypercut_core.deblurring.even_odd import DeblurrerConfig
+    from hypercut_core.ordering import distillation, training
+    from hypercut_core.ordering.encoder import EncoderConfig
+    from hypercut_core.training.loop import TrainingConfig
+
+    monkeypatch.setattr(distillation, "LEAST_COSINE", 0.0)  # a few steps teach nothing
+    monkeypatch.setattr(training, "check_collapse", lambda *_: None)
+    few = TrainingConfig(steps=8, batch=2, crop=16, checkpoint_seconds=0.0, device="cpu")
+    config = TrainEncoderConfig(
+        EncoderConfig(width=4, blocks=1, features=8), few, objective=objective,  # type: ignore[arg-type]
+        teacher=distillation.TeacherConfig(DeblurrerConfig(width=4, blocks=(1, 1)), training=few),
+        checkpoints=f"{bucket}/runs/1/work")
+    clips, steps, both = stored(tmp_path / "clips", 1, 6), [0], training.both_scores
+
+    def counted(*given: Any) -> Any:
+        steps[0] += 1
+        if steps[0] == 5:
+            raise KeyboardInterrupt
+        return both(*given)
+
+    def trained(machine: str) -> Path:
+        out = tmp_path / f"{machine}.safetensors"
+        train_encoder(clips, config, out, tmp_path / "m.json", 3, tmp_path / machine)
+        return out
+
+    plain, config = config, replace(config, checkpoints="")
+    undisturbed = trained("undisturbed")
+    config = plain
+    monkeypatch.setattr(training, "both_scores", counted)
+    with pytest.raises(KeyboardInterrupt):
+        trained("one")
+    assert storage.list_files(config.checkpoints)
+    assert not (tmp_path / "one").exists()
+    steps[0] = 100
+    assert trained("two").read_bytes() == undisturbed.read_bytes()
+    assert steps[0] - 100 == few.steps - 4 + 1  # and the look at its collapse
+    assert not storage.list_files(config.checkpoints)

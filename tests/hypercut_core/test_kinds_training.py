@@ -70,6 +70,19 @@ PAIRS = [*(("cascade", one) for one in ("order_invariant", "hypercut_targets")),
          *((kind, one) for kind in ("recurrent", "guided") for one in OBJECTIVES), ("recurrent, oracle", "naive")]
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_kind_that_is_not_taught_in_parts_moves_all_of_itself_in_every_step(name: str) -> None:
+    """DDP waits for ever for the gradient of a parameter that has none, unless it was told to look."""
+    blurry, sharp = moving_clips(2, 24)
+    batch = Batch(blurry, sharp, torch.tensor([1.0, -1.0]), np.arange(2), np.arange(2))
+    for step in range(2):
+        lesson = lesson_of(CONFIGS[name], 7, "sequence_min", 2, STAGES)
+        lesson.loss(lesson.module, batch, step, lambda mine, true, _: (mine - true).square().mean()).backward()
+        left_out = [own for own, p in lesson.module.named_parameters() if p.requires_grad and p.grad is None]
+        assert lesson.in_parts or left_out == []
+    assert lesson.in_parts == name.startswith("recurrent")
+
+
 @pytest.mark.parametrize(("kind", "objective"), PAIRS)
 def test_every_kind_is_trained_with_every_objective(store: ClipStore, tmp_path: Path, kind: str,
                                                     objective: str) -> None:

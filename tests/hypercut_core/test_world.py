@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from world_process import train_as, train_in_stages
+from world_process import train_as, train_halves
 
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStoreWriter
@@ -102,10 +102,10 @@ def test_bf16_and_clipping_agree_as_far_as_bf16_does(store: Path, tmp_path: Path
     assert distance(two["weights"], one["weights"]) < 1e-2
 
 
-def staged(folder: Path, size: int, stop: int = -1) -> list[int | None]:
+def halves(folder: Path, size: int, begin: int, stop: int = -1) -> list[int | None]:
     folder.mkdir(exist_ok=True)
     (folder / "meeting").unlink(missing_ok=True)
-    ranks = [processes.Process(target=train_in_stages, args=(rank, size, folder, stop)) for rank in range(size)]
+    ranks = [processes.Process(target=train_halves, args=(rank, size, folder, begin, stop)) for rank in range(size)]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -113,14 +113,20 @@ def staged(folder: Path, size: int, stop: int = -1) -> list[int | None]:
     return [process.exitcode for process in ranks]
 
 
-def test_parts_of_a_model_may_begin_later_and_a_group_resumes_to_the_last_bit(tmp_path: Path) -> None:
-    assert staged(tmp_path / "one", 1) == [0]
-    assert staged(tmp_path / "two", 2) == [0, 0]
-    assert staged(tmp_path / "again", 2, stop=5) == [9, 9]
-    assert staged(tmp_path / "again", 2) == [0, 0]
-    one, two, again = (load_file(tmp_path / name / "weights-0.safetensors") for name in ("one", "two", "again"))
-    assert distance(one, two) < 1e-6
-    assert distance(two, again) == 0
+@pytest.mark.parametrize("begin", [0, 3])
+def test_a_group_resumes_to_the_last_bit_also_where_parts_of_the_model_begin_later(
+        tmp_path: Path, begin: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of three, since the sum of two numbers does not depend on their order."""
+    assert halves(tmp_path / "whole", 3, begin) == [0, 0, 0]
+    assert halves(tmp_path / "again", 3, begin, stop=5) == [9, 9, 9]
+    assert halves(tmp_path / "again", 3, begin) == [0, 0, 0]
+    assert halves(tmp_path / "alone", 1, begin) == [0]
+    whole, again, one = (load_file(tmp_path / name / "weights-0.safetensors") for name in ("whole", "again", "alone"))
+    assert distance(whole, again) == 0
+    last = [max(path.name for path in (tmp_path / name / "work").iterdir()) for name in ("whole", "again")]
+    assert last[0] == last[1], "the optimiser's state, whose hash the name tells, is another"
+    assert distance(whole, one) < 1e-6
+    assert "unused" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8])

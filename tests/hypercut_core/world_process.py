@@ -53,8 +53,8 @@ def train_as(rank: int, size: int, folder: Path, store: Path, settings: Any, obj
         dist.destroy_process_group()
 
 
-def train_in_stages(rank: int, size: int, folder: Path, stop: int) -> None:
-    """Train a model of two halves, of which one is not used at first; stop the process dead after `stop` steps."""
+def train_halves(rank: int, size: int, folder: Path, begin: int, stop: int) -> None:
+    """Train a model of two halves, of which one is used from step `begin` on; stop the process dead after `stop`."""
     import os
 
     import torch
@@ -68,7 +68,7 @@ def train_in_stages(rank: int, size: int, folder: Path, stop: int) -> None:
 
     join(rank, size, folder)
     torch.manual_seed(0)
-    module = torch.nn.ModuleDict({"first": torch.nn.Conv2d(3, 4, 3), "second": torch.nn.Conv2d(3, 4, 3)})
+    module = torch.nn.ModuleDict({"first": torch.nn.Conv2d(3, 40, 3), "second": torch.nn.Conv2d(3, 40, 3)})
 
     def batches(step: int, places: range) -> Batch:
         if step == stop:
@@ -79,13 +79,13 @@ def train_in_stages(rank: int, size: int, folder: Path, stop: int) -> None:
 
     def loss(whole: torch.nn.Module, batch: Batch, step: int) -> torch.Tensor:
         assert isinstance(whole, torch.nn.ModuleDict)  # the module itself, however its gradients are shared
-        made = whole["first"](batch.blurry)
-        if step >= 3:
-            made = made - whole["second"](batch.blurry)
-        return made.square().mean()
+        # gradients arrive last first, which is not the order in which DDP has its parameters before it has seen any
+        parts = [whole[name](batch.blurry) for name in (("first", "second") if step >= begin else ("first",))]
+        return sum(parts, torch.zeros(())).square().mean()
 
-    config = TrainingConfig(steps=8, batch=8, checkpoint_seconds=0.0, rate=0.01)
-    train(module, loss, batches, config, folder / "work", identity={}, execution=Execution(World.here(), 2))
+    config = TrainingConfig(steps=8, batch=12, checkpoint_seconds=0.0, rate=0.01)
+    train(module, loss, batches, config, folder / "work", identity={}, execution=Execution(World.here(), 2),
+          in_parts=begin > 0)
     save_model(folder / f"weights-{rank}.safetensors", module, {})
     if size > 1:
         dist.destroy_process_group()

@@ -32,6 +32,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "validate_clips.side_min": (33, {"validate-clips"}),
     "encoder.model.width": (12, {"train-encoder"} | AFTER_ENCODER),
     "encoder.training.rate": (0.003, {"train-encoder"} | AFTER_ENCODER),
+    "encoder.checkpoints": ("/elsewhere", set()),
     "order.threads": (2, AFTER_ENCODER),
     "deblurrer.kind": ("cascade", DEBLURRERS),
     "deblurrer.model.width": (40, DEBLURRERS),

@@ -15,6 +15,7 @@ from source_imports import ROOT
 from components.params import Parameters, load
 from components.schema import build, hints_of
 from components.synthesize_blur.step import SynthesisConfig
+from components.train_encoder.step import TrainEncoderConfig
 from pipelines.local import STEPS
 from pipelines.package_graph import Task, tasks
 from pipelines.training_pipeline import arguments, training_pipeline
@@ -74,15 +75,21 @@ def test_every_file_that_dvc_hands_on_is_handed_on() -> None:
 @pytest.mark.parametrize("name", list(STAGES))
 def test_the_same_parameters(name: str) -> None:
     task = GRAPH[name]
-    listed = {"blur" if dotted.startswith("blur.") else dotted.replace(".", "_") for dotted in STAGES[name]["params"]}
+    whole = ("blur", "encoder")  # groups that travel as one, less what is no part of any key
+    listed = {dotted.split(".")[0] if dotted.split(".")[0] in whole else dotted.replace(".", "_")
+              for dotted in STAGES[name]["params"]}
     matrix = {"objectives"} if "matrix" in STAGES[name] else set()
     assert task.parameters - PLUMBING == listed | matrix
     assert task.loop == ("objectives" if matrix else "")
 
 
-def test_how_blur_is_spread_is_no_part_of_any_key() -> None:
-    listed = {dotted.removeprefix("blur.") for dotted in STAGES["synthesize-blur"]["params"] if "blur." in dotted}
-    assert listed == set(json.loads(arguments(Parameters())["blur"])) == set(hints_of(SynthesisConfig)) - {"scale"}
+@pytest.mark.parametrize(("step", "group", "config", "apart"), [
+    ("synthesize-blur", "blur", SynthesisConfig, "scale"),
+    ("train-encoder", "encoder", TrainEncoderConfig, "checkpoints")])
+def test_how_work_is_spread_and_where_it_rests_is_no_part_of_any_key(step: str, group: str, config: type,
+                                                                     apart: str) -> None:
+    listed = {dotted.removeprefix(f"{group}.") for dotted in STAGES[step]["params"] if dotted.startswith(f"{group}.")}
+    assert listed == set(json.loads(arguments(Parameters())[group])) == set(hints_of(config)) - {apart}
 
 
 def test_every_parameter_of_the_pipeline_is_used() -> None:

@@ -53,6 +53,7 @@ RAY_SETTINGS = {
     "RAY_health_check_timeout_ms": "5000", "RAY_health_check_failure_threshold": "3",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
     "RAY_worker_register_timeout_seconds": "300", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_worker_niceness": "0",  # Ray's own 15 would starve workers where other programs keep all cores busy
 }
 _BECOME = ('hostname "$1" && mount -t tmpfs -o size="$2" shm /dev/shm && mount --bind "$3" "$4" '
            '&& mount --bind "$5" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && shift 5 && exec "$@"')
