@@ -80,6 +80,14 @@ def evaluate(ws: Workspace, p: Parameters) -> None:
          champion=_other_champion(ws, p, list(models.values())), provenance=provenance(ws, p))
 
 
+def evaluate_trajectories(ws: Workspace, p: Parameters) -> None:
+    from components.evaluate_trajectories.step import evaluate_trajectories as step
+
+    step(ws.clips, {name: ws.deblurrer(name) for name in p.objectives}, ws.orders, ws.trajectories,
+         ws.metrics("evaluate-trajectories"), p.trajectories, ws.work, default=p.deblurrer.objective,
+         provenance=provenance(ws, p))
+
+
 def register_model(ws: Workspace, p: Parameters) -> None:
     from components.register_model.step import register_model as step
 
@@ -93,7 +101,8 @@ def register_model(ws: Workspace, p: Parameters) -> None:
 def step_metrics(ws: Workspace, p: Parameters) -> dict[str, Path]:
     """Metrics files of the steps before register-model, which logs them: MLflow's import is slow, so once."""
     measured = ["synthesize-blur", "train-encoder", "assign-order",
-                *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate"]
+                *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate",
+                *(["evaluate-trajectories"] if p.trajectories.enabled else [])]
     return {"collect-footage": ws.manifest,
             **{gate: ws.verdict(gate) for gate in ("validate-footage", "validate-clips")},
             **{name: ws.metrics(name) for name in measured}}
@@ -110,21 +119,32 @@ STEPS: dict[str, Callable[[Workspace, Parameters], None]] = {
     "evaluate": evaluate,
     "register-model": register_model,
 }
+OPTIONAL: dict[str, Callable[[Workspace, Parameters], None]] = {
+    "evaluate-trajectories": evaluate_trajectories,  # if trajectories.enabled; before the registration, which logs it
+}
+
+
+def steps_of(p: Parameters) -> dict[str, Callable[[Workspace, Parameters], None]]:
+    """The steps of a run, in order: the nine, and what the parameters switch on."""
+    optional = OPTIONAL if p.trajectories.enabled else {}
+    return {**{name: step for name, step in STEPS.items() if name != "register-model"}, **optional,
+            "register-model": STEPS["register-model"]}
 
 
 def run_all(ws: Workspace, p: Parameters, say: Callable[[str], None] = print) -> None:
-    """Run the nine steps in order; a training that was killed resumes from its checkpoint.
+    """Run the steps in order; a training that was killed resumes from its checkpoint.
 
     Raises:
         HypercutError: from the step that failed; the steps after it do not run.
     """
     ws.root.mkdir(parents=True, exist_ok=True)
     with alone(ws):
-        for place, (name, step) in enumerate(STEPS.items(), start=1):
-            say(f"[{place}/{len(STEPS)}] {name}")
+        steps = steps_of(p)
+        for place, (name, step) in enumerate(steps.items(), start=1):
+            say(f"[{place}/{len(steps)}] {name}")
             start = time.monotonic()
             step(ws, p)
-            say(f"[{place}/{len(STEPS)}] {name}: done in {time.monotonic() - start:.1f} s")
+            say(f"[{place}/{len(steps)}] {name}: done in {time.monotonic() - start:.1f} s")
 
 
 @contextlib.contextmanager
