@@ -72,12 +72,14 @@ def evaluate_trajectories(store: str | Path, models: Mapping[str, Path], orders:
     from components.clip_stores import open_clips
     from components.evaluate_trajectories.study import Study
 
+    tracker = tracker or _tracker()
+    tracker.detect([], "hand")  # says at once if it is not there
     clips = open_clips(store)
     files = {default: models[default], **models, **_others(config, models, work)}
     systems = _systems(files, clips.frames, device or _device())
     chosen = _choose(clips, config, store)
     study = Study(clips, chosen, systems, _directions(clips, [index for index, _ in chosen], orders),
-                  tracker or _tracker(), work / "trajectories", config.most)
+                  tracker, work / "trajectories", config.most)
     figures = {"enabled": True, "split": config.split, **study.figures(systems[0].name)}
     with atomic_directory(out_dir) as folder:
         study.write(folder, figures, config.films, config.worst, dict(provenance or {}))

@@ -55,9 +55,10 @@ def render(figures: Mapping[str, Any], clips: Sequence[FollowedClip], examples: 
     """The page as HTML; every text from outside is escaped."""
     frames = int(figures["frames"])
     sections = [
-        ("systems", "All systems", _systems(figures, figures)),
+        ("systems", "All systems", _systems(figures, figures) + f'<p class="small soft">{NOTE}</p>'),
         ("categories", "By category", "".join(
-            f"<h3>{escape(name)}: {one['clips']:,} clips, {one['sources']:,} sources</h3>{_systems(one, figures)}"
+            f"<h3>{escape(name)}: {_several(one['clips'], 'clip')}, {_several(one['sources'], 'source')}</h3>"
+            + _systems(one, figures)
             for name, one in figures["categories"].items())),
         ("clips", "Clips", "<p>An even choice, from the clip that gains most to the one that gains least.</p>"
          + _clips(clips, examples, figures)),
@@ -98,8 +99,11 @@ def _systems(part: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     against = [[_named(name, figures), *(_against(one["against_repeating"], key, digits) for _, _, key, digits in AGAINST)]
                for name, one in part["models"].items()]
     versus = [("Against repeating", ""), *((title, unit) for title, unit, _, _ in AGAINST)]
-    return (tables.table(heads, rows, "Systems") + f'<p class="small soft">{NOTE}</p>'
-            + tables.table(versus, against, "Against repeating"))
+    return f'{tables.table(heads, rows, "Systems")}<p></p>{tables.table(versus, against, "Against repeating")}'
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _named(name: str, figures: Mapping[str, Any]) -> str:
@@ -113,9 +117,10 @@ def _row(name: str, one: Mapping[str, Any]) -> list[str]:
         known = np.isfinite(low) and high > low
         spread = f'<span class="unit">{_number(key, low, digits)} – {_number(key, high, digits)}</span>' if known else ""
         cells.append(_number(key, one[key], digits) + spread)
-    told = _number("direction", one["direction"], 0) if "direction" in one else tables.MISSING
-    clips = f'<span class="unit">of {one["direction_clips"]}</span>' if "direction" in one else ""
-    return [name, *cells, told + clips]
+    if not one.get("direction_clips"):
+        return [name, *cells, tables.MISSING]
+    told = _number("direction", one["direction"], 0)
+    return [name, *cells, f'{told}<span class="unit">of {one["direction_clips"]}</span>']
 
 
 def _against(one: Mapping[str, Any], key: str, digits: int) -> str:
@@ -139,7 +144,8 @@ def _number(key: str, value: float, digits: int, signed: bool = False) -> str:
 
 
 def _clips(clips: Sequence[FollowedClip], shown: Sequence[Shown], figures: Mapping[str, Any]) -> str:
-    return "".join(_figure(clips[one.place], one, figures) for one in shown) or "<p>None was chosen for display.</p>"
+    drawn = "".join(_figure(clips[one.place], one, figures) for one in shown)
+    return f'<div class="clips">{drawn}</div>' if shown else "<p>None was chosen for display.</p>"
 
 
 def _worst(clips: Sequence[FollowedClip], shown: Sequence[Shown], figures: Mapping[str, Any]) -> str:
@@ -161,7 +167,7 @@ def _figure(about: FollowedClip, shown: Shown, figures: Mapping[str, Any]) -> st
     subjects, height, width = subjects_of(shown.found[TRUE]), *shown.clip.shape[1:3]
 
     def panel(label: str, frames: np.ndarray, paths: Sequence[np.ndarray]) -> str:
-        return _panel(f"{label}", frames, paths_over(paths, about.kind, height, width), about.clip_id)
+        return _panel(label, frames, paths_over(paths, about.kind, height, width), about.clip_id)
 
     blurry = [one.points[None] for one in shown.found[BLURRY][0]]
     parts = [panel("blurry", shown.clip[:1], blurry)]
