@@ -424,7 +424,7 @@ def _store(store: Path | str, asked_for: str | None) -> str | None:
 
 def _step(name: str, params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,
           objective: str | None = None, metrics: Path | None = None, **paths: Path | str | None) -> None:
-    from pipelines.local import OPTIONAL, STEPS, train_deblurrer
+    from pipelines.local import STEPS, train_deblurrer
 
     if metrics is not None:
         paths[f"metrics of {name}" + (f"-{objective}" if objective else "")] = metrics
@@ -432,7 +432,7 @@ def _step(name: str, params: Path | None, preset: str | None, overrides: list[st
     if objective is not None:
         train_deblurrer(ws, parameters, objective)
     else:
-        (STEPS.get(name) or OPTIONAL[name])(ws, parameters)
+        STEPS[name](ws, parameters)
 
 
 def _open(params: Path | None, preset: str | None, overrides: list[str] | None, workspace: Path,

@@ -1,4 +1,4 @@
-"""The nine steps on one machine: each step's paths and parameters, and all of them in order.
+"""The nine steps and the optional tenth on one machine: each step's paths and parameters, and all of them in order.
 
 Each function here is the wiring of one step and nothing else: the step itself is in `components/`, and is
 imported only when it runs. DVC (dvc.yaml) calls them one by one through `hypercut <step>`.
@@ -117,18 +117,9 @@ STEPS: dict[str, Callable[[Workspace, Parameters], None]] = {
     "assign-order": assign_order,
     "train-deblurrer": train_deblurrer,
     "evaluate": evaluate,
+    "evaluate-trajectories": evaluate_trajectories,  # only says that it is off, unless trajectories.enabled
     "register-model": register_model,
 }
-OPTIONAL: dict[str, Callable[[Workspace, Parameters], None]] = {
-    "evaluate-trajectories": evaluate_trajectories,  # if trajectories.enabled; before the registration, which logs it
-}
-
-
-def steps_of(p: Parameters) -> dict[str, Callable[[Workspace, Parameters], None]]:
-    """The steps of a run, in order: the nine, and what the parameters switch on."""
-    optional = OPTIONAL if p.trajectories.enabled else {}
-    return {**{name: step for name, step in STEPS.items() if name != "register-model"}, **optional,
-            "register-model": STEPS["register-model"]}
 
 
 def run_all(ws: Workspace, p: Parameters, say: Callable[[str], None] = print) -> None:
@@ -139,12 +130,11 @@ def run_all(ws: Workspace, p: Parameters, say: Callable[[str], None] = print) ->
     """
     ws.root.mkdir(parents=True, exist_ok=True)
     with alone(ws):
-        steps = steps_of(p)
-        for place, (name, step) in enumerate(steps.items(), start=1):
-            say(f"[{place}/{len(steps)}] {name}")
+        for place, (name, step) in enumerate(STEPS.items(), start=1):
+            say(f"[{place}/{len(STEPS)}] {name}")
             start = time.monotonic()
             step(ws, p)
-            say(f"[{place}/{len(steps)}] {name}: done in {time.monotonic() - start:.1f} s")
+            say(f"[{place}/{len(STEPS)}] {name}: done in {time.monotonic() - start:.1f} s")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ What a task gets on a cluster is in task_policy.py, what it does in components/<
 the groups of parameters that dvc.yaml lists for it and no others, so that Kubeflow's cache forgets it exactly
 when one of them changes. The optional evaluate-trajectories is there if the pipeline was compiled with an image for
 it (KFP 2.17 cannot put what reads the models of all objectives under `dsl.If`), and ends at once where
-`trajectories.enabled` is false. `collect-footage` hands on the hash of its manifest, not the artifact: it runs every time,
+`trajectories.enabled` is false.
+
+`collect-footage` hands on the hash of its manifest, not the artifact: it runs every time,
 and a new artifact with the same content would make everything after it run again.
 """
 

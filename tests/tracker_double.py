@@ -1,6 +1,6 @@
 """A tracker's environment for tests: a real process that answers by the tracker's contract, without its models.
 
-It finds one "hand" at the reddest place of a picture, if that is red enough: a sharp dot is found, a smeared one is not.
+It finds one "hand" at the reddest place of a picture, if that is red enough: a sharp dot is found, a smeared one not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""evaluate-trajectories: faces and hands in restored frames → metrics/evaluate-trajectories.json, reports/trajectories/.
+"""evaluate-trajectories: faces and hands in restored frames → metrics/evaluate-trajectories.json and a page.
 
 Optional: it needs the landmark tracker, which has an environment (and an image) of its own, and footage with faces or
 hands. Switched off, it writes that it is off and nothing else. The metrics hold nothing of the machine or the day.
@@ -100,9 +100,11 @@ def _off(out_dir: Path, metrics: Path) -> dict[str, Any]:
 
 def _check(config: TrajectoriesConfig) -> None:
     if not 1 <= config.most <= MOST:
-        raise BadParameters(f"'trajectories.most' must be from 1 to {MOST}, got {config.most}", where="trajectories.most")
+        raise BadParameters(f"'trajectories.most' must be from 1 to {MOST}, got {config.most}",
+                            where="trajectories.most")
     if len(set(config.kinds)) < len(config.kinds):
-        raise BadParameters("'trajectories.kinds' names one twice", where="trajectories.kinds", remedy="remove the copy")
+        raise BadParameters("'trajectories.kinds' names one twice", where="trajectories.kinds",
+                            remedy="remove the copy")
 
 
 def _tracker() -> Finds:
@@ -141,9 +143,9 @@ def _choose(clips: ClipStore, config: TrajectoriesConfig, store: str | Path) -> 
     wanted = [(i, kind) for kind in POINTS for i in rows
               if (kind in config.kinds if config.kinds else kind == clips.records[i].category)]
     if not wanted:
-        raise BadClipStore(f"no clip of the split '{config.split}' is of the category {' or '.join(POINTS)}", where=store,
-                           remedy="give footage in folders of these names, or set trajectories.kinds to look for them in "
-                                  "every clip")
+        raise BadClipStore(f"no clip of the split '{config.split}' is of the category {' or '.join(POINTS)}",
+                           where=store, remedy="give footage in folders of these names, or set trajectories.kinds to "
+                                               "look for them in every clip")
     if 0 < config.max_clips < len(wanted):
         wanted = [wanted[k] for k in np.linspace(0, len(wanted) - 1, config.max_clips).round().astype(int)]
     return wanted

@@ -72,7 +72,8 @@ class Study:
         write_text(folder / "report.html", render(
             figures, self.rows, [self._shown(int(place), self.systems) for place in even],
             [self._shown(int(place), self.systems[:1]) for place in bad],
-            {"test set (sha256)": figures["test_set"], "clip store (sha256)": self.clips.sha256, **known, **provenance}))
+            {"test set (sha256)": figures["test_set"], "clip store (sha256)": self.clips.sha256, **known,
+             **provenance}))
 
     def _shown(self, place: int, systems: Sequence[System]) -> Shown:
         clip = self.clips.read(self.chosen[place][0])

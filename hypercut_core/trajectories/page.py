@@ -20,19 +20,20 @@ from hypercut_core.trajectories.measure import Picture, matched, subjects_of
 from hypercut_core.trajectories.overlay import paths_over
 
 TITLE = "Faces and hands in restored frames"
-FOOT = ("The truth here is what the tracker itself finds on the true frames. Errors and paths take the better of the two "
-        "directions of time, chosen once per clip; <em>size</em> is the eye distance or the palm (wrist to middle "
+FOOT = ("The truth here is what the tracker itself finds on the true frames. Errors and paths take the better of the "
+        "two directions of time, chosen once per clip; <em>size</em> is the eye distance or the palm (wrist to middle "
         "knuckle). Intervals: 95 %, bootstrapped over sources and clips within them.")
-NOTE = ("<em>Found</em>: share of the pictures on which the tracker finds anything. <em>Within 0.2</em>: share of the true "
-        "landmarks met within 0.2 sizes; those of a face or hand that was not found count as missed. <em>Error</em> is "
-        "taken where something was found, and so on easier pictures the less is found: the columns against repeating "
-        "compare on the same clips and frames. <em>Motion</em>: share of the true way from the first to the last frame "
-        "(1 is right). <em>Roughness</em>: mean second difference of the paths; repeating has none because it stands "
-        "still. <em>Direction</em>: how often the paths run in the canonical order of the order table, in clips in which "
-        "something moves.")
+NOTE = ("<em>Found</em>: share of the pictures on which the tracker finds anything. <em>Within 0.2</em>: share of the "
+        "true landmarks met within 0.2 sizes; those of a face or hand that was not found count as missed. "
+        "<em>Error</em> is taken where something was found, and so on easier pictures the less is found: the columns "
+        "against repeating compare on the same clips and frames. <em>Motion</em>: share of the true way from the first "
+        "to the last frame (1 is right). <em>Roughness</em>: mean second difference of the paths; repeating has none "
+        "because it stands still. <em>Direction</em>: how often the paths run in the canonical order of the order "
+        "table, in clips in which something moves.")
 COLUMNS: tuple[tuple[str, str, str, int], ...] = (
-    ("Found", "% of pictures", "rate", 1), ("Within 0.2", "% of landmarks", "within", 1), ("Error", "px", "error_px", 2),
-    ("Error", "% of size", "error", 1), ("Motion", "ratio", "motion", 2), ("Roughness", "% of size", "roughness", 1))
+    ("Found", "% of pictures", "rate", 1), ("Within 0.2", "% of landmarks", "within", 1),
+    ("Error", "px", "error_px", 2), ("Error", "% of size", "error", 1), ("Motion", "ratio", "motion", 2),
+    ("Roughness", "% of size", "roughness", 1))
 AGAINST: tuple[tuple[str, str, str, int], ...] = (
     ("More found", "points", "rate_gain", 1), ("Clips", "more / same / fewer", "rate", 0),
     ("Less error", "% of size", "error_gain", 1), ("Less error", "px", "error_gain_px", 2),
@@ -76,8 +77,8 @@ def render(figures: Mapping[str, Any], clips: Sequence[FollowedClip], examples: 
 def headline(figures: Mapping[str, Any]) -> str:
     """The result in one sentence."""
     mine, trivial, true = figures["models"][figures["default"]], figures["repeat"], figures["true"]
-    return (f"Something is found on {_percent(mine['rate'])} of the restored frames, {_percent(trivial['rate'])} of the "
-            f"blurry images and {_percent(true['rate'])} of the true frames; {_percent(mine['within'])} of the "
+    return (f"Something is found on {_percent(mine['rate'])} of the restored frames, {_percent(trivial['rate'])} of "
+            f"the blurry images and {_percent(true['rate'])} of the true frames; {_percent(mine['within'])} of the "
             f"landmarks are right, {_percent(trivial['within'])} if the blurry image is repeated.")
 
 
@@ -96,7 +97,8 @@ def _systems(part: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     rows = [_row(escape(name), one) for name, one in (("true frames", part["true"]), (REPEAT, part["repeat"]))]
     rows += [_row(_named(name, figures), one) for name, one in part["models"].items()]
     heads = [("System", ""), *((title, unit) for title, unit, _, _ in COLUMNS), ("Direction", "%, of clips")]
-    against = [[_named(name, figures), *(_against(one["against_repeating"], key, digits) for _, _, key, digits in AGAINST)]
+    against = [[_named(name, figures),
+                *(_against(one["against_repeating"], key, digits) for _, _, key, digits in AGAINST)]
                for name, one in part["models"].items()]
     versus = [("Against repeating", ""), *((title, unit) for title, unit, _, _ in AGAINST)]
     return f'{tables.table(heads, rows, "Systems")}<p></p>{tables.table(versus, against, "Against repeating")}'
@@ -115,8 +117,8 @@ def _row(name: str, one: Mapping[str, Any]) -> list[str]:
     for _, _, key, digits in COLUMNS:
         low, high = one.get(f"{key}_interval", (float("nan"),) * 2)
         known = np.isfinite(low) and high > low
-        spread = f'<span class="unit">{_number(key, low, digits)} – {_number(key, high, digits)}</span>' if known else ""
-        cells.append(_number(key, one[key], digits) + spread)
+        between = f"{_number(key, low, digits)} – {_number(key, high, digits)}"
+        cells.append(_number(key, one[key], digits) + (f'<span class="unit">{between}</span>' if known else ""))
     if not one.get("direction_clips"):
         return [name, *cells, tables.MISSING]
     told = _number("direction", one["direction"], 0)
@@ -155,8 +157,10 @@ def _worst(clips: Sequence[FollowedClip], shown: Sequence[Shown], figures: Mappi
         more, gain = clip.measured[name].rate - clip.measured[REPEAT].rate, np.subtract(*clip.shared(name)[::-1])
         if more < 0 or gain < 0:
             rows.append([escape(clip.clip_id), escape(clip.category), f"{clip.motion:.1f}", str(clip.subjects),
-                         _number("rate_gain", more, 0, signed=True), _number("error_gain", float(gain), 1, signed=True)])
-    said = f"<p>{len(rows):,} of {len(clips):,} clips: less is found than on the blurry image, or the error is higher.</p>"
+                         _number("rate_gain", more, 0, signed=True),
+                         _number("error_gain", float(gain), 1, signed=True)])
+    said = (f"<p>{len(rows):,} of {len(clips):,} clips: less is found than on the blurry image, or the error is "
+            "higher.</p>")
     heads = [("Clip", ""), ("Category", ""), ("Motion", "px"), ("True faces or hands", ""), ("More found", "points"),
              ("Less error", "% of size")]
     listed = f"<details><summary>All of them</summary>{tables.table(heads, rows, 'Clips')}</details>" if rows else ""
@@ -178,8 +182,8 @@ def _figure(about: FollowedClip, shown: Shown, figures: Mapping[str, Any]) -> st
     words = "; ".join(f"{name}: found on {_percent(one.rate)}, error {_number('', one.mean_error, 1)} px"
                       for name, one in about.measured.items() if name in (REPEAT, figures["default"]))
     many = " many" if len(parts) > 3 else ""
-    return (f'<figure><div class="strip{many}">{"".join(parts)}</div><figcaption><strong>{escape(about.clip_id)}</strong>: '
-            f"{escape(about.category)}, {about.motion:.0f} px<br>{words}</figcaption></figure>")
+    return (f'<figure><div class="strip{many}">{"".join(parts)}</div><figcaption><strong>{escape(about.clip_id)}'
+            f"</strong>: {escape(about.category)}, {about.motion:.0f} px<br>{escape(words)}</figcaption></figure>")
 
 
 def _panel(label: str, frames: np.ndarray, over: str, about: str) -> str:

@@ -112,8 +112,8 @@ def test_a_visible_smear_is_found_and_stands_still(world: dict[str, Any], tmp_pa
 def test_figures_and_files(world: dict[str, Any], tmp_path: Path) -> None:
     figures = run(world, tmp_path)
     written = json.loads((tmp_path / "m.json").read_text())
-    assert set(written) == {"enabled", "split", "test_set", "frames", "default", "clips", "sources", "with_truth", "true",
-                            "repeat", "models", "categories"}
+    assert set(written) == {"enabled", "split", "test_set", "frames", "default", "clips", "sources", "with_truth",
+                            "true", "repeat", "models", "categories"}
     assert written["enabled"] is True
     assert written["clips"] == 3  # the street is left out
     assert written["test_set"] == figures["test_set"]

@@ -22,7 +22,7 @@ SHAPE[9] = SHAPE[0] + (0, SIZE)
 
 
 def hand(x: float, y: float = 50.0, kind: str = "hand") -> Detection:
-    return Detection((SHAPE + (x, y)).astype(np.float32), 0.9, kind)
+    return Detection((SHAPE + np.array((x, y))).astype(np.float32), 0.9, kind)
 
 
 def walk(step: float = 2.0, start: float = 40.0, y: float = 50.0) -> list[Picture]:
@@ -56,7 +56,8 @@ def test_a_shift_by_d_is_an_error_of_d(x: float, y: float) -> None:
 
 @given(st.lists(st.tuples(st.floats(-4, 4), st.floats(-4, 4), st.booleans()), min_size=T, max_size=T))
 def test_reversed_pictures_measure_the_same_and_lead_the_other_way(noise: list[tuple[float, float, bool]]) -> None:
-    pictures = [shifted([picture], x, y)[0] if seen else [] for picture, (x, y, seen) in zip(walk(), noise, strict=True)]
+    pictures = [shifted([picture], x, y)[0] if seen else []
+                for picture, (x, y, seen) in zip(walk(), noise, strict=True)]
     subjects = subjects_of(walk())
     ahead, back = measure(subjects, pictures, T), measure(subjects, pictures[::-1], T)
     assert back.lead == -ahead.lead
