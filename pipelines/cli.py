@@ -235,6 +235,35 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
     typer.echo(f"restored: {written}")
 
 
+@app.command("trajectories", rich_help_panel=USE)
+def trajectories(photo: Annotated[Path | None, typer.Argument(help="Blurry photo; or a video, a folder of frames, a "
+                                                              "clip store.")] = None,
+                 out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of paths.csv, paths.json, "
+                                                          "paths.png and overlay.webp.")] = None,
+                 kind: Annotated[str, typer.Option(help="face or hand.")] = "face",
+                 most: Annotated[int | None, typer.Option(help="Faces or hands to look for. [one face, two "
+                                                          "hands]")] = None,
+                 clip: Annotated[str | None, typer.Option(help="Number or clip_id of a clip store's clip.")] = None,
+                 model: ModelOption = CHAMPION,
+                 frames: Annotated[int | None, typer.Option(help="Moments of the paths. [as many as there are "
+                                                            "frames]")] = None,
+                 reverse: ReverseOption = False,
+                 overlay: Annotated[str, typer.Option(help="Kind of the animation: webp or gif.")] = "webp",
+                 tile: TileOption = 512,
+                 views: ViewsOption = None,
+                 doctor: Annotated[bool, typer.Option("--doctor", help="Only say what is missing, and what installs "
+                                                      "it; exit code 2 if anything is.")] = False,
+                 json_: Annotated[bool, typer.Option("--json", help="With --doctor: as JSON.")] = False,
+                 workspace: WorkspaceOption = HERE) -> None:
+    """The paths of a face or of hands over the exposure of one blurry photo."""
+    from pipelines.trajectories import examine, find_paths
+
+    if doctor:
+        raise typer.Exit(0 if examine(model, workspace, json_, typer.echo) else 2)
+    typer.echo(find_paths(photo, out, model, workspace, kind=kind, most=most, clip=clip, moments=frames,
+                          reverse=reverse, overlay=overlay, tile=tile, views=views))
+
+
 @app.command("watch", rich_help_panel=USE)
 def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos are put into.")],
           out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. "

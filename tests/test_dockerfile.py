@@ -6,6 +6,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from hypercut_core.trajectories.tracker import ENVIRONMENT
+
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "infra/images"
 DOCKERFILE = (IMAGES / "Dockerfile").read_text(encoding="utf-8")
@@ -21,13 +23,27 @@ def test_train_holds_every_extra_of_the_product_and_cpu_all_but_ray() -> None:
     assert everything <= set(EXTRAS)
 
 
-def test_there_are_two_targets_that_end_as_a_numbered_user() -> None:
-    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
-    targets = {stage.split()[2]: stage for stage in stages if re.match(r"\S+ AS (cpu|train)\b\s", stage)}
+def stages() -> dict[str, str]:
+    return {stage.split()[2]: stage for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
+            if re.match(r"\S+ AS \S+\s", stage)}
+
+
+def test_two_targets_end_as_a_numbered_user() -> None:
+    targets = {name: stage for name, stage in stages().items() if name in ("cpu", "train")}
     assert set(targets) == {"cpu", "train"}
     for stage in targets.values():
         assert re.findall(r"^USER (.*)$", stage, re.MULTILINE) == ["10001:10001"]
         assert 'image.revision="${REVISION}"' in stage
+
+
+def test_the_tracker_s_target_is_cpu_with_an_environment_where_the_code_looks_for_it() -> None:
+    """It stays the user of cpu, and its packages come from a stage that never sees those of the steps."""
+    tracker = stages()["tracker"]
+    assert tracker.startswith("cpu AS tracker")
+    assert "USER" not in tracker
+    assert f"/opt/{ENVIRONMENT} /opt/{ENVIRONMENT}" in tracker  # beside /opt/venv, as tracker_python() says
+    assert f"/opt/{ENVIRONMENT}" in (IMAGES / "install").read_text(encoding="utf-8")
+    assert stages()["tracker-packages"].startswith("packages AS")
 
 
 def test_an_engine_without_buildkit_reads_it_and_no_host_is_in_it() -> None:

@@ -49,7 +49,7 @@ def tools(folder: Path, **scripts: str) -> str:
 def test_help_lists_every_target_without_any_set_up(checkout: Path) -> None:
     done = make(checkout)
     assert done.returncode == 0
-    for target in ("help", "demo", "test", "lint", "system", "clean"):
+    for target in ("help", "demo", "test", "lint", "system", "tracker", "clean"):
         assert f"\n  {target} " in done.stdout
     assert not (checkout / ".venv").exists()
 
@@ -73,6 +73,7 @@ def test_a_finished_set_up_is_not_done_again(checkout: Path) -> None:
 
 
 def test_the_lock_names_no_host() -> None:
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    for word in ("://", "file:", "--find-links", "--index", "+cpu", "@"):
-        assert word not in lock
+    for name in ("requirements.lock", "requirements-tracker.lock"):
+        lock = (ROOT / name).read_text(encoding="utf-8")
+        for word in ("://", "file:", "--find-links", "--index", "+cpu", "@"):
+            assert word not in lock

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from hypercut_core.errors import BadParameters
+from hypercut_core.trajectories.anatomy import EYE_CORNERS, FACE, HAND, MIDDLE_KNUCKLE, POINTS, WRIST
 
-FACE, HAND = "face", "hand"
-POINTS = {FACE: (468, 478), HAND: (21,)}  # how many points a detection may have; 478: with both irises
+__all__ = ["FACE", "HAND", "POINTS", "SIDES", "Detection", "known_kind", "scale_of"]
 SIDES = ("left", "right", "")  # of hands; unknown for faces
-
-# Landmark numbers of the face mesh and the hand that sizes and regions are measured by.
-EYE_CORNERS = ((33, 133), (362, 263))  # outer and inner corner of one eye, inner and outer of the other
-WRIST, INDEX_KNUCKLE, MIDDLE_KNUCKLE, PINKY_KNUCKLE = 0, 5, 9, 17
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class Detection:
             pixel, so that the centre of pixel (i, j) is (i + 0.5, j + 0.5). They may lie outside the frame.
         confidence: of the detector that found it, in [0, 1].
         kind: "face" (P = 468 or 478) or "hand" (P = 21).
-        handedness: "left" or "right" as the tracker sees it, "" for faces.
+        handedness: "left" or "right", the person's own as the tracker sees it; "" for faces.
     """
 
     points: np.ndarray
@@ -36,17 +32,25 @@ class Detection:
 
     @property
     def scale(self) -> float:
-        """A length in pixels to measure errors by: eye distance (between the middles of both eyes), or palm
-        size (wrist to the middle finger's knuckle)."""
-        if self.kind == HAND:
-            return float(np.linalg.norm(self.points[MIDDLE_KNUCKLE] - self.points[WRIST]))
-        first, second = (self.points[list(corners)].mean(axis=0) for corners in EYE_CORNERS)
-        return float(np.linalg.norm(first - second))
+        """A length in pixels to measure errors by; see `scale_of`."""
+        return scale_of(self.points, self.kind)
 
     @property
     def centre(self) -> np.ndarray:
         """float32 ``[2]``: the mean of all points."""
         return self.points.mean(axis=0)
+
+
+def scale_of(points: np.ndarray, kind: str) -> float:
+    """Eye distance (between the middles of both eyes) or palm size (wrist to the middle finger's knuckle).
+
+    Args:
+        points: ``[P, 2]``, pixels.
+    """
+    if kind == HAND:
+        return float(np.linalg.norm(points[MIDDLE_KNUCKLE] - points[WRIST]))
+    first, second = (points[list(corners)].mean(axis=0) for corners in EYE_CORNERS)
+    return float(np.linalg.norm(first - second))
 
 
 def known_kind(kind: str) -> str:

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+OTHER = {"Left": "right", "Right": "left"}  # MediaPipe speaks of a mirrored picture, as a phone shows its owner
+
 
 def main(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
@@ -64,7 +66,7 @@ def found(solution: Any, kind: str, frame: np.ndarray) -> list[dict[str, Any]]:
     detections = []
     for index, mesh in enumerate(getattr(result, name) or ()):
         points = np.array([(mark.x, mark.y) for mark in mesh.landmark]) * side
-        handedness = "" if kind == "face" else result.multi_handedness[index].classification[0].label.lower()
+        handedness = "" if kind == "face" else OTHER[result.multi_handedness[index].classification[0].label]
         detections.append({"points": points.round(4).tolist(), "handedness": handedness,
                            "confidence": score(points / side, getattr(result, boxes) or ())})
     return sorted(detections, key=lambda detection: -detection["confidence"])
