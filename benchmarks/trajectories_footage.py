@@ -170,8 +170,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     whole = result["parts"]["all"]
     lines = [
         "# Faces and hands in frames restored from real footage", "",
-        f"{whole['clips']} clips of {whole['sources']} videos that no model saw, whole frames of at most 256 px height, "
-        "windows with honest blur only (at most 5 px a step); seeds of the trainings: "
+        f"{whole['clips']} clips of {whole['sources']} videos that no model saw, whole frames of at most 256 px "
+        "height, windows with honest blur only (at most 5 px a step); seeds of the trainings: "
         f"{', '.join(map(str, result['seeds']))}. The truth is what the tracker finds on the true frames; errors take "
         "the better of the two directions, once per clip; *size* is the eye distance or the palm. Mean ± standard "
         "deviation over seeds. Made by `python -m benchmarks.trajectories_footage`."]

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FINGERS = ((0, 1, 2, 3, 4), (0, 5, 6, 7, 8), (5, 9, 10, 11, 12), (9, 13, 14, 15, 16), (0, 17, 18, 19, 20), (13, 17))
-OUTLINE = ((10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149,
-            150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109, 10),  # oval, eyes, lips of the face mesh
-           (33, 160, 158, 133, 153, 144, 33), (362, 385, 387, 263, 373, 380, 362), (61, 0, 291, 17, 61))
+from hypercut_core.trajectories.anatomy import LINES
+
 FOLLOWED = {"hand": (0, 4, 8, 12, 16, 20), "face": (10, 152, 234, 454, 1, 33, 263, 61, 291)}  # whose paths are drawn
-EARLY, LATE, ALONE = "#ffd54a", "#ff4d6d", "#36d7ff"
+EARLY, LATE, ALONE = "#0072b2", "#f0a014", "#36d7ff"  # start and end as in drawing.py
 
 
 def paths_over(paths: Sequence[np.ndarray], kind: str, height: int, width: int) -> str:
@@ -40,7 +38,7 @@ def paths_over(paths: Sequence[np.ndarray], kind: str, height: int, width: int) 
 
 
 def _shape(points: np.ndarray, kind: str, colour: str, width: float) -> str:
-    return "".join(_line(points[list(one)], colour, width) for one in (FINGERS if kind == "hand" else OUTLINE))
+    return "".join(_line(points[list(line)], colour, width) for lines in LINES[kind].values() for line in lines)
 
 
 def _line(points: np.ndarray, colour: str, width: float) -> str:
