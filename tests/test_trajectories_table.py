@@ -34,19 +34,19 @@ SEEDS = {seed: [clip(number, off) for number in range(4)] for seed, off in ((0, 
 
 
 def test_figures_are_means_over_clips_a_seed_and_gains_pair_with_repeating() -> None:
-    result = gathered(SEEDS, ["mine", "late"])
-    assert set(result["parts"]) == {"all", "hand", "video-0", "video-1"}
-    one = result["parts"]["all"]["systems"]["mine"]
+    parts = gathered(SEEDS, ["mine", "late"])
+    assert set(parts) == {"all", "hand", "video-0", "video-1"}
+    one = parts["all"]["systems"]["mine"]
     assert one["mean_error"] == pytest.approx([1.0, 3.0], abs=1e-4)
     assert one["rate"] == [1, 1]
     assert one["direction"] == [1, 1]
     assert one["rate_gain"]["mean"] == 0.25
     assert (one["rate_gain"]["better"], one["rate_gain"]["same"], one["rate_gain"]["worse"]) == (1, 3, 0)
-    repeat = result["parts"]["all"]["systems"]["repeat the blurry image"]
+    repeat = parts["all"]["systems"]["repeat the blurry image"]
     assert repeat["rate"] == 0.75
     off = 3 * (2 + 1 + 0 + 1 + 2) / 5
     assert one["error_gain"]["seeds"] == pytest.approx([(off - 1) / SIZE, (off - 3) / SIZE], abs=1e-5)
-    late = result["parts"]["all"]["systems"]["late"]
+    late = parts["all"]["systems"]["late"]
     assert late["direction"] == [0, 0]
     assert late["mean_error"] == pytest.approx([0, 0], abs=1e-5)
 
@@ -54,12 +54,13 @@ def test_figures_are_means_over_clips_a_seed_and_gains_pair_with_repeating() -> 
 def test_a_seed_without_a_system_is_left_out_of_its_figures() -> None:
     fewer = {0: SEEDS[0], 1: [FollowedClip(**{**vars(one), "measured": {
         name: value for name, value in one.measured.items() if name != "late"}}) for one in SEEDS[1]]}
-    systems = gathered(fewer, ["mine", "late"])["parts"]["all"]["systems"]
+    systems = gathered(fewer, ["mine", "late"])["all"]["systems"]
     assert (len(systems["mine"]["rate"]), len(systems["late"]["rate"])) == (2, 1)
 
 
 def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
-    result = gathered(SEEDS, ["mine", "late"])
+    systems = ["mine", "late"]
+    result = {"seeds": [0, 1], "systems": systems, "sets": {"crops": gathered(SEEDS, systems)}}
     first = write(result, tmp_path)
     assert "| mine | 100.0 ± 0.0 |" in first
     assert "nan" not in first

@@ -56,13 +56,13 @@ def system_figures(clips: Sequence[FollowedClip], name: str) -> dict[str, Any]:
     """
     sources = [clip.source for clip in clips]
     each = [clip.measured[name] for clip in clips]
-    columns = {"rate": [one.rate for one in each], "within": [one.within for one in each],
-               "error": [one.mean_relative for one in each], "error_px": [one.mean_error for one in each]}
+    columns = {"rate": [one.rate for one in each], "found": [one.found for one in each],
+               "within": [one.within for one in each], "error": [one.mean_relative for one in each],
+               "error_px": [one.mean_error for one in each]}
     figures: dict[str, Any] = {"clips": len(clips)}
     for key, values in columns.items():
         figures[key] = _mean(values)
         figures[f"{key}_interval"] = interval(values, sources)
-    figures["found"] = _mean([one.found for one in each])
     figures["motion"] = _mean([one.motion for one in each])
     figures["roughness"] = _mean([one.roughness for one in each])
     if name in (TRUE, REPEAT):
@@ -81,9 +81,11 @@ def _against(clips: Sequence[FollowedClip], name: str) -> dict[str, Any]:
     pixels = np.array([clip.shared(name, relative=False) for clip in clips]).reshape(-1, 2)
     gain, gain_px = pairs[:, 1] - pairs[:, 0], pixels[:, 1] - pixels[:, 0]
     known = np.isfinite(gain)
+    found = np.array([clip.measured[name].found - clip.measured[REPEAT].found for clip in clips])
     return {
         "rate_gain": _mean(rate), "rate_gain_interval": interval(rate, sources),
         "rate_higher": int((rate > 0).sum()), "rate_same": int((rate == 0).sum()), "rate_lower": int((rate < 0).sum()),
+        "found_gain": _mean(found), "found_gain_interval": interval(found, sources),
         "error_clips": int(known.sum()), "error": _mean(pairs[known, 0]), "repeat_error": _mean(pairs[known, 1]),
         "error_gain": _mean(gain), "error_gain_interval": interval(gain, sources),
         "error_gain_px": _mean(gain_px), "error_gain_px_interval": interval(gain_px, sources),
