@@ -15,6 +15,7 @@ from hypercut_core.trajectories.anatomy import regions as region_points
 STILL_PX, STILL_SHARE = 0.5, 0.02  # a path shorter than this, in px or as a share of the scale, has no direction
 OWN_SHARE = 0.06  # of the scale: motion against the whole that is a region's own
 OWN_PART = 0.2  # of the whole's path: less is what a turning head or a wrong landmark looks like
+JUMPS = 4.0  # of a landmark's noise: a shorter path may be nothing else
 NOISES = 3.0  # standard errors that motion must exceed
 DIRECTED, STILL, OWN, AGAINST, NOISY = "", "still", "own", "against", "noisy"
 MEANING = {
@@ -22,7 +23,7 @@ MEANING = {
     STILL: "hardly moves: it has no direction",
     OWN: "moves on its own: its direction may differ from that of the whole",
     AGAINST: "runs against the whole: its direction may have been recovered the wrong way round",
-    NOISY: "its landmarks jump from frame to frame more than they move: the path is not to be trusted",
+    NOISY: "its landmarks jump from frame to frame nearly as far as they move: the path is not to be trusted",
 }
 
 
@@ -70,7 +71,7 @@ def _judge(name: str, points: tuple[int, ...], paths: np.ndarray, rigid: np.ndar
     mark = DIRECTED
     if length < max(STILL_PX, STILL_SHARE * scale):
         mark = STILL
-    elif jitter > max(STILL_PX, length / 2):
+    elif jitter > STILL_PX and JUMPS * jitter > length:
         mark = NOISY
     elif ambiguous and own > max(OWN_SHARE * scale, OWN_PART * whole, NOISES * jitter / len(paths) ** 0.5):
         mark = AGAINST if _against(mean, expected) else OWN

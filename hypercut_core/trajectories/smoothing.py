@@ -17,7 +17,7 @@ WINDOW = 15  # moments that one polynomial is fitted to
 HIGHEST = 3  # degree
 ROUNDS = 4  # of reweighting
 TUKEY = 4.685  # standard deviations at which an outlier has no weight left: 95 % efficiency for normal noise
-NOISE_FLOOR = 0.1  # px: smaller residuals are no ground to distrust others
+NOISE_FLOOR = 0.2  # px: smaller residuals are no ground to distrust others
 RAYLEIGH_MEDIAN = 1.1774  # of a 2-D normal's length, in standard deviations
 LEAST = 1e-3  # of its weight that an outlier keeps, so that every fit can be made
 
@@ -50,15 +50,15 @@ def smooth(times: np.ndarray, points: np.ndarray, weights: np.ndarray, at: np.nd
     """
     points = np.asarray(points, np.float64)
     if len(times) <= WINDOW:
-        fits = [_robust(times, points, weights, degree) for degree in range(_most(len(times)) + 1)]
+        fits = [_robust(times, points, weights, degree) for degree in _degrees(len(times))]
         best = min(fits, key=lambda fit: _score(fit, fits[-1].scale))
         return Smoothed(_evaluate(best, at), best.trust, best.noise, best.degree)
     return _local(times, points, weights, at)
 
 
-def _most(moments: int) -> int:
-    """The highest degree that still leaves something to average: 3 from seven moments on, 1 for two."""
-    return min(HIGHEST, moments // 2)
+def _degrees(moments: int) -> range:
+    """Those that leave something to average: up to 3 from six moments on. Two moments are joined by a line."""
+    return range(1, 2) if moments == 2 else range(min(HIGHEST, moments // 2) + 1)
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def _robust(times: np.ndarray, points: np.ndarray, weights: np.ndarray, degree: 
         trust = np.square(np.clip(1 - np.square(studentised / (TUKEY * scale)), 0, None))
     left = max(len(times) - degree - 1, 0)
     squares = np.square(missed).sum(axis=2)
-    noise = np.sqrt((squares * trust).sum(axis=0) / 2 / max(left, 1))
+    noise = np.sqrt(np.minimum(squares, np.square(TUKEY * scale)).sum(axis=0) / 2 / max(left, 1))
     return _Fit(centre, span, degree, coefficients, trust, noise, squares, scale, left)
 
 
 def _score(fit: _Fit, scale: np.ndarray) -> float:
-    """Generalised cross-validation, RSS / (n - k)^2, with outliers cut off at the same `scale` [P] for all fits."""
-    if not fit.left:
-        return np.inf if fit.degree else 0.0
-    return float(np.minimum(fit.squares, np.square(TUKEY * scale)).sum(axis=0).mean()) / fit.left**2
+    """Generalised cross-validation, RSS / (n - k)^2, each point in units of its noise `scale` [P], the same for all
+    fits; outliers are cut off."""
+    squares = np.minimum(fit.squares / np.square(scale), TUKEY**2)
+    return float(squares.sum(axis=0).mean()) / max(fit.left, 1e-9) ** 2
 
 
 def _basis(times: np.ndarray, centre: float, span: float, degree: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def _basis(times: np.ndarray, centre: float, span: float, degree: int) -> np.nda
 def _solve(basis: np.ndarray, points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted least squares of every point: coefficients [P, k, 2] and leverages [n, P]."""
     normal = np.einsum("nk,np,nl->pkl", basis, weights, basis)
-    inverse = np.linalg.pinv(normal, hermitian=True)
+    inverse = np.linalg.inv(normal)
     coefficients = np.einsum("pkl,nl,np,npc->pkc", inverse, basis, weights, points, optimize=True)
     leverage = np.einsum("nk,pkl,nl,np->np", basis, inverse, basis, weights, optimize=True)
     return coefficients, leverage
