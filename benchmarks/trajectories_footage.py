@@ -5,9 +5,10 @@
 
 Takes the models that `hypercut benchmark` trained (rows and seeds that are there) and the sources that none of them
 saw: those of the test split, and of the validation split, which nothing was chosen by. Their windows with honest blur
-(at most 5 px a step) are measured twice: as whole frames of 256 px height, in which a face or hand is in the picture as
-in a photo, and as the crops of the benchmark's own store, cut where most moves, in which it fills more of the picture
-and may be cut off. What was found is kept in work/, so that a stopped benchmark goes on. Writes
+(at most 5 px a step) are measured twice: as the crops of the benchmark's own store, cut where most moves, in which a
+hand fills much of the picture and may be cut off, and as whole frames of 256 px height, as in a photo.
+
+What was found is kept in work/, so that a stopped benchmark goes on. Writes
 benchmarks/results/trajectories_footage.md and .json, which hold figures alone; --pages writes a page with pictures for
 each seed, which hold frames of the footage.
 """
@@ -79,21 +80,23 @@ def trained(workspace: Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def directions(clips: ClipStore, chosen: Sequence[tuple[int, str]], encoder: Path, work: Path) -> np.ndarray:
-    """The canonical direction of each clip by one seed's encoder."""
+def directions(clips: ClipStore, chosen: Sequence[tuple[int, str]], seed: Path, work: Path) -> np.ndarray:
+    """The canonical direction of each clip by a seed's encoder; for the benchmark's own store its table is there."""
     from hypercut_core.ordering.encoder import load_encoder
     from hypercut_core.ordering.labels import assign_orders, read_orders, write_orders
 
-    file = work / f"orders-{file_sha256(encoder)[:12]}-{clips.sha256[:12]}.parquet"
-    if not file.exists():
-        write_orders(file, assign_orders(load_encoder(encoder), clips))
+    encoder, file = seed / "encoder.safetensors", seed / "orders.parquet"
+    if set(read_orders(file).clip_ids) != {record.clip_id for record in clips.records}:
+        file = work / f"orders-{file_sha256(encoder)[:12]}-{clips.sha256[:12]}.parquet"
+        if not file.exists():
+            write_orders(file, assign_orders(load_encoder(encoder), clips))
     return read_orders(file).for_clips(clips, np.array([index for index, _ in chosen]))[:, 0]
 
 
 def run(workspace: Path, most: int, seeds: Sequence[int], rows: Sequence[str], pages: Path | None) -> dict[str, Any]:
     """Measure every row and seed; returns what is written as JSON."""
-    sets = {"whole frames": whole_frames(workspace / "data/footage.json", most, WORK),
-            "crops": ClipStore(workspace / "data/clips")}
+    sets = {"crops": ClipStore(workspace / "data/clips"),
+            "whole frames": whole_frames(workspace / "data/footage.json", most, WORK)}
     models = {row: files for row, files in trained(workspace).items() if not rows or row in rows}
     result: dict[str, Any] = {"seeds": sorted({seed for files in models.values() for seed in files} & set(seeds)),
                               "systems": list(models), "sets": {}}
@@ -102,7 +105,7 @@ def run(workspace: Path, most: int, seeds: Sequence[int], rows: Sequence[str], p
         found: Seeds = {}
         for seed in result["seeds"]:
             systems = [load_system(row, files[seed], clips.frames) for row, files in models.items() if seed in files]
-            canonical = directions(clips, chosen, workspace / f"benchmark/seed-{seed}/encoder.safetensors", WORK)
+            canonical = directions(clips, chosen, workspace / f"benchmark/seed-{seed}", WORK)
             study = Study(clips, chosen, systems, canonical, Tracker(), WORK / "found", 2)
             found[seed] = study.rows
             if pages is not None:
@@ -268,7 +271,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True, help="folder of `hypercut benchmark`")
     parser.add_argument("--rows", nargs="*", default=[], help="only these rows of it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--clips", type=int, default=16, help="most clips of a video")
+    parser.add_argument("--clips", type=int, default=12, help="most clips of a video")
     parser.add_argument("--pages", type=Path, help="folder of pages with pictures")
     given = parser.parse_args()
     torch.set_num_threads(1)

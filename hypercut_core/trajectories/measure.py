@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hypercut_core.trajectories.joining import join
+
 if TYPE_CHECKING:
     from hypercut_core.trajectories.landmarks import Detection
 
@@ -76,18 +78,10 @@ class Measured:
 
 
 def subjects_of(frames: Sequence[Picture]) -> list[Subject]:
-    """Join what was found on the T true frames of a clip over time; the largest subject first."""
-    tracks: list[list[Detection | None]] = []
-    for t, picture in enumerate(frames):
-        last = [next(one for one in reversed(track) if one) for track in tracks]
-        pairs = _nearest([one.points for one in last], picture, [GATE * one.scale for one in last])
-        taken = dict(pairs)
-        for row, track in enumerate(tracks):
-            track.append(picture[taken[row]] if row in taken else None)
-        tracks += [[None] * t + [one] for column, one in enumerate(picture)
-                   if column not in taken.values() and one.scale > 0]
-    kept = [_joined(track) for track in tracks if sum(one is not None for one in track) >= SEEN * len(frames)]
-    return sorted(kept, key=lambda one: -one.size)
+    """The faces or hands of the T true frames of a clip; the largest first."""
+    tracks = [track for track in join(frames) if sum(one is not None for one in track) >= SEEN * len(frames)]
+    made = [_joined(track) for track in tracks]
+    return sorted((one for one in made if one.size > 0), key=lambda one: -one.size)
 
 
 def measure(subjects: Sequence[Subject], pictures: Sequence[Picture], frames: int) -> Measured:
