@@ -238,3 +238,35 @@ def test_a_model_of_other_frames_is_refused(world: dict[str, Any], tmp_path: Pat
         run(world, tmp_path, models={"mine": make_model(tmp_path / "three.safetensors", frames=3)})
     with pytest.raises(BadParameters, match="there is no model of the default objective"):
         run(world, tmp_path, default="another")
+
+
+def test_as_a_task_of_a_pipeline(world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through Kubeflow's face: artifacts in, artifacts out, the work in the run's own folder."""
+    from types import SimpleNamespace
+
+    from components.evaluate_trajectories import step as module
+    from components.evaluate_trajectories.component import evaluate_trajectories as face
+    from components.shared_store import publish_clips
+    from hypercut_core.files import write_json
+
+    monkeypatch.setattr(module, "_tracker", lambda: Tracker(world["python"]))
+    store = tmp_path / "store"
+    write_json(tmp_path / "clips.json", publish_clips(make_store(tmp_path / "made"), store))
+    made = {name: SimpleNamespace(path=str(tmp_path / "run/evaluate-trajectories" / name), metadata={},
+                                  uri=str(tmp_path / "run/evaluate-trajectories" / name))
+            for name in ("metrics", "report", "per_clip")}
+    (tmp_path / "run/evaluate-trajectories").mkdir(parents=True)
+    config = {"enabled": True, "split": "test", "kinds": [], "most": 2, "max_clips": 0, "others": [], "films": 1,
+              "worst": 0}
+    face.python_func(clips=SimpleNamespace(path=str(tmp_path / "clips.json")),
+                     orders=SimpleNamespace(path=str(world["orders"])), objectives=["mine"],
+                     models=[SimpleNamespace(path=str(world["models"]["mine"]))], deblurrer_objective="mine",
+                     trajectories=json.dumps(config), store=str(store), **made)
+    figures = json.loads(Path(made["metrics"].path).read_text())
+    assert figures["clips"] == 3
+    assert made["metrics"].metadata["models.mine.rate"] == figures["models"]["mine"]["rate"]
+    assert "<polyline" in Path(made["report"].path).read_text()
+    assert Path(made["per_clip"].path).read_text().startswith("system,")
+    (run,) = (store / "runs").iterdir()
+    assert (run / "metrics/evaluate-trajectories.json").is_file()
+    assert len(list((run / "work/trajectories").glob("*.npz"))) == 3 * 3
