@@ -113,6 +113,7 @@ def run(workspace: Path, most: int, seeds: Sequence[int], rows: Sequence[str], p
                 folder.mkdir(parents=True, exist_ok=True)
                 study.write(folder, study.figures(systems[0].name), 12, 12, {"benchmark": name, "seed": seed})
         result["sets"][name] = gathered(found, list(models))
+        result.setdefault("worse", {})[name] = {row: worse(found, row) for row in models}
     return result
 
 
@@ -170,6 +171,18 @@ def over_seeds(found: Seeds, places: Sequence[int], name: str) -> dict[str, Any]
     return figures
 
 
+def worse(found: Seeds, name: str) -> list[dict[str, Any]]:
+    """Clips on which less is found or the error is higher than by repeating, by the mean over seeds."""
+    seeds = [rows for rows in found.values() if name in rows[0].measured]
+    if not seeds:
+        return []
+    gain = {key: np.array([mean(column) for column in values.T]) for key, values in gains(seeds, name).items()}
+    return [{"clip": clip.clip_id, "motion": clip.motion, "true": clip.measured[TRUE].rate,
+             **{key: float(values[k]) for key, values in gain.items()}}
+            for k, clip in enumerate(seeds[0])
+            if gain["rate_gain"][k] < 0 or gain["found_gain"][k] < 0 or gain["error_gain"][k] < 0]
+
+
 def gains(each: Sequence[Sequence[FollowedClip]], name: str) -> dict[str, np.ndarray]:
     """[seeds, clips] above repeating, more is better: pictures with a detection, true faces or hands found, landmarks
     within 0.2 sizes, and error as a share of the size on what both have found."""
@@ -202,6 +215,7 @@ def markdown(result: Mapping[str, Any]) -> str:
                 lines += ["", f"## {name.capitalize()}, {part}: {one['clips']} clips of {one['sources']} videos", "",
                           *_systems(one["systems"]), "", *_against(one["systems"], result["systems"])]
         lines += ["", f"## {name.capitalize()}, by video", "", *_by_source(parts)]
+        lines += ["", f"## {name.capitalize()}, clips that get worse", "", *_worse(result["worse"][name])]
     return "\n".join([*lines, ""])
 
 
@@ -212,7 +226,9 @@ def _systems(systems: Mapping[str, Any]) -> list[str]:
         cells = [_spread(one[key], scale, digits) for key, scale, digits in (
             ("rate", 100, 1), ("found", 100, 1), ("within", 100, 1), ("mean_error", 1, 2), ("mean_relative", 100, 1),
             ("motion", 1, 2), ("roughness", 100, 1))]
-        told = f"{_spread(one['direction'], 100, 0)} of {max(one['direction_clips'])}" if "direction" in one else "–"
+        told = "–"
+        if "direction" in one:
+            told = f"{_spread(one['direction'], 100, 0)} ({max(one['direction_clips'])} clips)"
         lines.append(f"| {name} | {' | '.join(cells)} | {told} |")
     return lines
 
@@ -242,6 +258,18 @@ def _by_source(parts: Mapping[str, Any]) -> list[str]:
             gain = f"{100 * row['error_gain']['mean']:+.1f}" if "error_gain" in row else "–"
             lines.append(f"| {part} | {one['clips']} | {one['motion']:.1f} | {name} | {_spread(row['rate'], 100, 1)} | "
                          f"{_spread(row['within'], 100, 1)} | {_spread(row['mean_error'], 1, 2)} | {gain} |")
+    return lines
+
+
+def _worse(systems: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    lines = ["| system | clip | motion, px | true frames found, % | more found, points | more of the true, points "
+             "| more within 0.2, points | less error, % of size |", f"|{'---|' * 8}"]
+    for name, clips in systems.items():
+        for one in clips:
+            cells = [f"{100 * one[key]:+.1f}" if np.isfinite(one[key]) else "–" for key in
+                     ("rate_gain", "found_gain", "within_gain", "error_gain")]
+            lines.append(f"| {name} | {one['clip']} | {one['motion']:.1f} | {100 * one['true']:.0f} | "
+                         f"{' | '.join(cells)} |")
     return lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.trajectories_footage import MARK, gathered, markdown, trained, write
+from benchmarks.trajectories_footage import MARK, gathered, markdown, trained, worse, write
 from hypercut_core.errors import BadCheckpoint
 from hypercut_core.trajectories.figures import FollowedClip, followed_clip
 from hypercut_core.trajectories.following import BLURRY, TRUE
@@ -60,7 +60,8 @@ def test_a_seed_without_a_system_is_left_out_of_its_figures() -> None:
 
 def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
     systems = ["mine", "late"]
-    result = {"seeds": [0, 1], "systems": systems, "sets": {"crops": gathered(SEEDS, systems)}}
+    result = {"seeds": [0, 1], "systems": systems, "sets": {"crops": gathered(SEEDS, systems)},
+              "worse": {"crops": {name: worse(SEEDS, name) for name in systems}}}
     first = write(result, tmp_path)
     assert "| mine | 100.0 ± 0.0 |" in first
     assert "nan" not in first
@@ -80,3 +81,12 @@ def test_models_are_found_by_row_and_seed(tmp_path: Path) -> None:
         (tmp_path / "benchmark/rows" / name / "model.safetensors").touch()
     assert {row: list(files) for row, files in trained(tmp_path).items()} == {
         "cascade/order_invariant": [0], "even_odd/hypercut_targets": [12]}
+
+
+def test_clips_that_get_worse_are_named() -> None:
+    assert worse(SEEDS, "late") == []
+    far = {0: [clip(0, 1.0), clip(1, 12.0)]}
+    (one,) = worse(far, "mine")
+    assert one["clip"] == "clip-1"
+    assert one["error_gain"] < 0
+    assert one["rate_gain"] == 0
