@@ -29,7 +29,7 @@ from hypercut_core.clips.store import ClipStore
 from hypercut_core.errors import BadCheckpoint
 from hypercut_core.files import file_sha256, write_json, write_text
 from hypercut_core.trajectories.figures import REPEAT, FollowedClip
-from hypercut_core.trajectories.following import TRUE, load_system
+from hypercut_core.trajectories.following import TRUE, Follower, System, load_system
 from hypercut_core.trajectories.measure import mean
 from hypercut_core.trajectories.spread import interval
 from hypercut_core.trajectories.tracker import Tracker
@@ -38,6 +38,7 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/trajectories_footage")
 KINDS = ("face", "hand")
 UNSEEN = ("test", "val")
+MOST = 2  # faces or hands in a picture
 MARK = "## Looked at"  # what follows was written by a person and stays when the rest is made again
 Seeds = dict[int, list[FollowedClip]]
 
@@ -93,28 +94,45 @@ def directions(clips: ClipStore, chosen: Sequence[tuple[int, str]], seed: Path, 
     return read_orders(file).for_clips(clips, np.array([index for index, _ in chosen]))[:, 0]
 
 
-def run(workspace: Path, most: int, seeds: Sequence[int], rows: Sequence[str], pages: Path | None) -> dict[str, Any]:
-    """Measure every row and seed; returns what is written as JSON."""
+def run(workspace: Path, most: int, seeds: Sequence[int], rows: Sequence[str], pages: Path | None,
+        finished: bool = False) -> dict[str, Any]:
+    """Measure every row and seed; returns what is written as JSON.
+
+    Args:
+        finished: take only what an earlier call has looked at to the end.
+    """
     sets = {"crops": ClipStore(workspace / "data/clips"),
             "whole frames": whole_frames(workspace / "data/footage.json", most, WORK)}
     models = {row: files for row, files in trained(workspace).items() if not rows or row in rows}
     result: dict[str, Any] = {"seeds": sorted({seed for files in models.values() for seed in files} & set(seeds)),
-                              "systems": list(models), "sets": {}}
+                              "systems": list(models), "sets": {}, "worse": {}}
     for name, clips in sets.items():
         chosen = unseen(clips, most)
         found: Seeds = {}
         for seed in result["seeds"]:
             systems = [load_system(row, files[seed], clips.frames) for row, files in models.items() if seed in files]
+            systems = [one for one in systems if not finished or is_finished(clips, chosen, one)]
+            if not systems:
+                continue
             canonical = directions(clips, chosen, workspace / f"benchmark/seed-{seed}", WORK)
-            study = Study(clips, chosen, systems, canonical, Tracker(), WORK / "found", 2)
+            study = Study(clips, chosen, systems, canonical, Tracker(), WORK / "found", MOST)
             found[seed] = study.rows
             if pages is not None:
                 folder = pages / name.replace(" ", "-") / f"seed-{seed}"
                 folder.mkdir(parents=True, exist_ok=True)
                 study.write(folder, study.figures(systems[0].name), 12, 12, {"benchmark": name, "seed": seed})
-        result["sets"][name] = gathered(found, list(models))
-        result.setdefault("worse", {})[name] = {row: worse(found, row) for row in models}
+        if found:
+            result["sets"][name] = gathered(found, list(models))
+            result["worse"][name] = {row: worse(found, row) for row in models}
+    if not result["sets"]:
+        raise BadCheckpoint("nothing was looked at to the end yet", where=WORK, remedy="leave --finished out")
     return result
+
+
+def is_finished(clips: ClipStore, chosen: Sequence[tuple[int, str]], system: System) -> bool:
+    """Whether all pictures of a system were looked at before."""
+    rows, kinds = zip(*chosen, strict=True)
+    return not Follower(clips, Tracker(), WORK / "found", MOST).lacks(rows, kinds, system)
 
 
 def unseen(clips: ClipStore, most: int) -> list[tuple[int, str]]:
@@ -197,10 +215,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     """The tables for people."""
     lines = [
         "# Faces and hands in frames restored from real footage", "",
-        "Windows with honest blur (at most 5 px a step at 256 px height) of videos that no model saw; seeds of the "
-        f"trainings: {', '.join(map(str, result['seeds']))}. The truth is what the tracker finds on the true frames; "
-        "errors take the better of the two directions, once per clip; *size* is the eye distance or the palm. Mean ± "
-        "standard deviation over seeds. Made by `python -m benchmarks.trajectories_footage`.", "",
+        "Windows with honest blur (at most 5 px a step at 256 px height) of videos that no model saw. The truth is "
+        "what the tracker finds on the true frames; errors take the better of the two directions, once per clip; "
+        "*size* is the eye distance or the palm. Mean ± standard deviation over the seeds that each row names. Made "
+        "by `python -m benchmarks.trajectories_footage`.", "",
         "*Found*: share of the pictures with a detection; *of the true*: share of the faces or hands of the true "
         "frames that are found. *Within 0.2*: share of the true landmarks met within 0.2 sizes, what was not found "
         "counting as missed. *Error* is taken only where something was found, so systems that find less have the "
@@ -229,7 +247,8 @@ def _systems(systems: Mapping[str, Any]) -> list[str]:
         told = "–"
         if "direction" in one:
             told = f"{_spread(one['direction'], 100, 0)} ({max(one['direction_clips'])} clips)"
-        lines.append(f"| {name} | {' | '.join(cells)} | {told} |")
+        seeds = f", {len(one['rate'])} seed{'s' * (len(one['rate']) > 1)}" if isinstance(one["rate"], list) else ""
+        lines.append(f"| {name}{seeds} | {' | '.join(cells)} | {told} |")
     return lines
 
 
@@ -301,9 +320,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--clips", type=int, default=12, help="most clips of a video")
     parser.add_argument("--pages", type=Path, help="folder of pages with pictures")
+    parser.add_argument("--finished", action="store_true", help="only what earlier calls have looked at to the end")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print(write(run(given.workspace, given.clips, given.seeds, given.rows, given.pages), RESULTS))
+    print(write(run(given.workspace, given.clips, given.seeds, given.rows, given.pages, given.finished), RESULTS))
 
 
 if __name__ == "__main__":

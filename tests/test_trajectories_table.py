@@ -63,7 +63,7 @@ def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
     result = {"seeds": [0, 1], "systems": systems, "sets": {"crops": gathered(SEEDS, systems)},
               "worse": {"crops": {name: worse(SEEDS, name) for name in systems}}}
     first = write(result, tmp_path)
-    assert "| mine | 100.0 ± 0.0 |" in first
+    assert "| mine, 2 seeds | 100.0 ± 0.0 |" in first
     assert "nan" not in first
     file = tmp_path / "trajectories_footage.md"
     file.write_text(f"{first}\n{MARK}\n\nThe hand is cut off.\n", encoding="utf-8")

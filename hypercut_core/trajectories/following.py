@@ -113,6 +113,11 @@ class Follower:
         return [{one.name: _read(self._file(index, kind, one), kind) or [] for one in systems}
                 for index, kind in zip(indices, kinds, strict=True)]
 
+    def lacks(self, indices: Sequence[int], kinds: Sequence[str], system: System) -> int:
+        """On how many of the clips it still has to be looked what is found on the pictures of a system."""
+        return sum(_read(self._file(index, kind, system), kind) is None
+                   for index, kind in zip(indices, kinds, strict=True))
+
     def _missing(self, index: int, kind: str, systems: Sequence[System]) -> Iterator[tuple[Path, np.ndarray]]:
         """Files that are still to be made, with the pictures that they are about."""
         clip = None

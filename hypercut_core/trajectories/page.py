@@ -181,11 +181,11 @@ def _figure(about: FollowedClip, shown: Shown, figures: Mapping[str, Any]) -> st
         turn = -1 if about.measured[name].reversed else 1
         parts.append(panel(name, frames[::turn], matched(subjects, shown.found[name][::turn])))
     parts.append(panel("true", shown.clip[1:], [subject.points for subject in subjects]))
-    words = "; ".join(f"{name}: found on {_percent(one.rate)}, error {_number('', one.mean_error, 1)} px"
+    words = "; ".join(f"{escape(name)}: found on {_percent(one.rate)}, error {_number('', one.mean_error, 1)} px"
                       for name, one in about.measured.items() if name in (REPEAT, figures["default"]))
     many = " many" if len(parts) > 3 else ""
     return (f'<figure><div class="strip{many}">{"".join(parts)}</div><figcaption><strong>{escape(about.clip_id)}'
-            f"</strong>: {escape(about.category)}, {about.motion:.0f} px<br>{escape(words)}</figcaption></figure>")
+            f"</strong>: {escape(about.category)}, {about.motion:.0f} px<br>{words}</figcaption></figure>")
 
 
 def _panel(label: str, frames: np.ndarray, over: str, about: str) -> str:

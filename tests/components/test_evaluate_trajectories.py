@@ -155,6 +155,7 @@ def test_what_is_kept_is_known_by_clip_model_and_way(world: dict[str, Any], tmp_
     follower = Follower(clips, Tracker(world["python"]), tmp_path, 1)
     follower.follow([0], ["hand"], GIVEN)
     names = {file.name for file in tmp_path.iterdir()}
+    assert [follower.lacks([0, 1], ["hand", "hand"], one) for one in GIVEN] == [1, 1]
     Follower(clips, Tracker(world["python"]), tmp_path, 2).follow([0], ["hand"], GIVEN)
     follower.follow([1], ["hand"], GIVEN)
     follower.follow([0], ["hand"], [System("other", "other", lambda clip: clip[1:])])
@@ -188,7 +189,9 @@ def test_nothing_found_anywhere_is_told_and_no_failure(world: dict[str, Any], tm
     written = json.loads((tmp_path / "m.json").read_text())
     assert written["models"]["mine"]["rate"] == 0
     assert written["models"]["mine"]["error"] is None
-    assert "an unknown share" in (tmp_path / "page/report.html").read_text()
+    page = (tmp_path / "page/report.html").read_text()
+    assert "an unknown share" in page
+    assert "&lt;span" not in page
 
 
 def test_switched_off_it_says_so_and_needs_no_tracker(world: dict[str, Any], tmp_path: Path,
