@@ -22,6 +22,7 @@ import yaml
 from components.assign_order.step import OrderConfig
 from components.collect_footage.step import CollectConfig
 from components.evaluate.step import EvaluateConfig
+from components.evaluate_trajectories.step import TrajectoriesConfig
 from components.register_model.gate import RegisterConfig
 from components.schema import build, hints_of, leaves, load_file, load_text, shown, unknown
 from components.synthesize_blur.step import SynthesisConfig
@@ -54,6 +55,7 @@ class Parameters:
     order: OrderConfig = field(default_factory=OrderConfig)
     deblurrer: TrainDeblurrerConfig = field(default_factory=TrainDeblurrerConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    trajectories: TrajectoriesConfig = field(default_factory=TrajectoriesConfig)
     register: RegisterConfig = field(default_factory=RegisterConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 

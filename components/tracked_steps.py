@@ -15,6 +15,8 @@ from components import provenance as origin
 from components import tracking
 from components.evaluate.step import EvaluateConfig
 from components.evaluate.step import evaluate as evaluate_step
+from components.evaluate_trajectories.step import TrajectoriesConfig
+from components.evaluate_trajectories.step import evaluate_trajectories as trajectories_step
 from components.register_model.step import RegisterConfig, champion_file
 from components.register_model.step import register_model as register_step
 from components.shared_store import RunFolder, clips_folder, group, manifest_file
@@ -42,6 +44,16 @@ def evaluate(run: RunFolder, clips: str, orders: str, models: Mapping[str, Path]
                   group(EvaluateConfig, config), default=default, encoder_metrics=Path(encoder_metrics),
                   champion=champion, provenance={**provenance(run), "pipeline": run_id})
     for file, target in (("report.html", report), ("per_frame.csv", per_frame), ("per_clip.csv", per_clip)):
+        shutil.copyfile(made / file, target)
+
+
+def evaluate_trajectories(run: RunFolder, clips: str, orders: str, models: Mapping[str, Path], config: str, *,
+                          default: str, metrics: str, report: str, per_clip: str) -> None:
+    """Follow faces and hands through restored frames; arguments as for `evaluate`."""
+    made = run.unfinished / "trajectories"
+    trajectories_step(clips_folder(clips, run.store), models, Path(orders), made, Path(metrics),
+                      group(TrajectoriesConfig, config), run.work, default=default, provenance=provenance(run))
+    for file, target in (("report.html", report), ("per_clip.csv", per_clip)):
         shutil.copyfile(made / file, target)
 
 

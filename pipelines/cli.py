@@ -49,6 +49,8 @@ FpsOption = Annotated[float, typer.Option(help="Frames a second.")]
 TileOption = Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")]
 ViewsOption = Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; 1 is the "
                                                  "fastest. [the model's own]")]
+TrackerImageOption = Annotated[str, typer.Option(help="Image of evaluate-trajectories, NAME@sha256:...; without it "
+                                                 "that step is left out.")]
 HERE = Path()
 
 
@@ -125,6 +127,17 @@ def evaluate(params: ParamsOption = None, preset: PresetOption = None, set_: Set
           metrics=metrics)
 
 
+@app.command("evaluate-trajectories", rich_help_panel=STEP)
+def evaluate_trajectories(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
+                          workspace: WorkspaceOption = HERE, clips: ClipsOption = None, orders: OrdersOption = None,
+                          report: Annotated[Path | None, typer.Option(help="Folder of the page. "
+                                                                      "[reports/trajectories]")] = None,
+                          metrics: MetricsOption = None) -> None:
+    """Optional: faces and hands in restored frames, against the true ones (trajectories.enabled)."""
+    _step("evaluate-trajectories", params, preset, set_, workspace, clips=clips, orders=orders, trajectories=report,
+          metrics=metrics)
+
+
 @app.command("register-model", rich_help_panel=STEP)
 def register_model(params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
                    workspace: WorkspaceOption = HERE, report: ReportOption = None,
@@ -159,6 +172,7 @@ def submit(
         attach: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Only wait for this run.")] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and run nothing.")] = False,
         local: Annotated[bool, typer.Option("--local", help="Run the same pipeline on this machine.")] = False,
+        tracker_image: TrackerImageOption = "",
         params: ParamsOption = None, preset: PresetOption = None, set_: SetOption = None,
         workspace: WorkspaceOption = HERE) -> None:
     """Run the pipeline on Kubeflow: upload, run, wait; exit code 1 if it fails there."""
@@ -167,7 +181,7 @@ def submit(
 
     ws, parameters = _open(params, preset, set_, workspace)
     request = Request(host, namespace, experiment, image, package, store, data_rev, timeout, not no_wait, dry_run,
-                      local, attach)
+                      local, attach, tracker_image)
     raise typer.Exit(run_submit(request, parameters, ws.root, _say, typer.echo))
 
 
@@ -180,12 +194,13 @@ def compile_(image: Annotated[str, typer.Option(help="Image of all steps, NAME@s
              rayjob: Annotated[bool, typer.Option("--rayjob", help="For deblurrer.scale.launcher=rayjob: the task of "
                                                   "the training launches and waits, without a GPU.")] = False,
              s3_store: Annotated[bool, typer.Option("--s3-store", help="For runs with --store s3://...: no shared "
-                                                    "volume.")] = False) -> None:
+                                                    "volume.")] = False,
+             tracker_image: TrackerImageOption = "") -> None:
     """Write the pipeline as the YAML that Kubeflow takes; all its references are checked."""
     from pipelines.compile import compile_pipeline
 
     compile_pipeline(image, out, gpus=not no_gpus, cache_trainings=cache_trainings, rayjob=rayjob,
-                     s3_store=s3_store)
+                     s3_store=s3_store, tracker_image=tracker_image)
     typer.echo(f"compiled: {out}")
 
 

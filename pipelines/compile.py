@@ -16,7 +16,7 @@ LOCAL = re.compile(r"[\w][\w./-]*(:[\w][\w.-]*)?")
 
 def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: bool = True,
                      cache_trainings: bool = False, retries: bool = True, rayjob: bool = False,
-                     s3_store: bool = False) -> None:
+                     s3_store: bool = False, tracker_image: str = "") -> None:
     """Write the pipeline for one image to `out`; the same arguments give the same bytes.
 
     Args:
@@ -28,6 +28,7 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
         retries: False: a step that fails is not tried again.
         rayjob: for runs with deblurrer.scale.launcher=rayjob: the training's own task needs no GPU.
         s3_store: for runs whose store is s3://bucket/prefix: no task mounts the shared volume.
+        tracker_image: image of evaluate-trajectories, named as `image`; "": the pipeline has no such task.
 
     Raises:
         BadPipeline: the image may move, or the result would not hold `check_package`; nothing is written.
@@ -42,8 +43,9 @@ def compile_pipeline(image: str, out: Path, *, allow_local: bool = False, gpus: 
     from pipelines.task_policy import Build
     from pipelines.training_pipeline import training_pipeline
 
-    check_image(image, allow_local=allow_local)
-    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries, rayjob, s3_store))
+    for one in (image, tracker_image) if tracker_image else (image,):
+        check_image(one, allow_local=allow_local)
+    pipeline = training_pipeline(Build(image, gpus, cache_trainings, retries, rayjob, s3_store, tracker_image))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "pipeline.yaml"
         Compiler().compile(pipeline, str(made))

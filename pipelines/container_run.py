@@ -86,7 +86,7 @@ def run_in_containers(parameters: Parameters, workspace: Path, image: str, say: 
     """Run the nine steps in containers; the results end where `hypercut run` puts them.
 
     Args:
-        image: what `infra/images/build` printed.
+        image: what `infra/images/build` printed; of the target `tracker` where trajectories.enabled.
         limits: of each container.
         cache, registration: as for `pipelines.subprocess_run.run_local`.
 
@@ -108,7 +108,8 @@ def run_in_containers(parameters: Parameters, workspace: Path, image: str, say: 
         _hand_over(folder)
     with alone(ws), containers(limits, folders=(models,)) as engine:
         package = root / "pipeline.yaml"
-        compile_pipeline(image, package, allow_local=True, gpus=False, cache_trainings=True, retries=False)
+        compile_pipeline(image, package, allow_local=True, gpus=False, cache_trainings=True, retries=False,
+                         tracker_image=image if parameters.trajectories.enabled else "")
         values = arguments(parameters, store=str(root / "store"), tracking_folder=str(models),
                            registration=registration)
         run = execute(package, values, root, engine.runner, say, cache=cache)

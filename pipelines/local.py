@@ -1,4 +1,4 @@
-"""The nine steps on one machine: each step's paths and parameters, and all of them in order.
+"""The nine steps and the optional tenth on one machine: each step's paths and parameters, and all of them in order.
 
 Each function here is the wiring of one step and nothing else: the step itself is in `components/`, and is
 imported only when it runs. DVC (dvc.yaml) calls them one by one through `hypercut <step>`.
@@ -80,6 +80,14 @@ def evaluate(ws: Workspace, p: Parameters) -> None:
          champion=_other_champion(ws, p, list(models.values())), provenance=provenance(ws, p))
 
 
+def evaluate_trajectories(ws: Workspace, p: Parameters) -> None:
+    from components.evaluate_trajectories.step import evaluate_trajectories as step
+
+    step(ws.clips, {name: ws.deblurrer(name) for name in p.objectives}, ws.orders, ws.trajectories,
+         ws.metrics("evaluate-trajectories"), p.trajectories, ws.work, default=p.deblurrer.objective,
+         provenance=provenance(ws, p))
+
+
 def register_model(ws: Workspace, p: Parameters) -> None:
     from components.register_model.step import register_model as step
 
@@ -93,7 +101,8 @@ def register_model(ws: Workspace, p: Parameters) -> None:
 def step_metrics(ws: Workspace, p: Parameters) -> dict[str, Path]:
     """Metrics files of the steps before register-model, which logs them: MLflow's import is slow, so once."""
     measured = ["synthesize-blur", "train-encoder", "assign-order",
-                *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate"]
+                *(f"train-deblurrer-{objective}" for objective in p.objectives), "evaluate",
+                *(["evaluate-trajectories"] if p.trajectories.enabled else [])]
     return {"collect-footage": ws.manifest,
             **{gate: ws.verdict(gate) for gate in ("validate-footage", "validate-clips")},
             **{name: ws.metrics(name) for name in measured}}
@@ -108,12 +117,13 @@ STEPS: dict[str, Callable[[Workspace, Parameters], None]] = {
     "assign-order": assign_order,
     "train-deblurrer": train_deblurrer,
     "evaluate": evaluate,
+    "evaluate-trajectories": evaluate_trajectories,  # only says that it is off, unless trajectories.enabled
     "register-model": register_model,
 }
 
 
 def run_all(ws: Workspace, p: Parameters, say: Callable[[str], None] = print) -> None:
-    """Run the nine steps in order; a training that was killed resumes from its checkpoint.
+    """Run the steps in order; a training that was killed resumes from its checkpoint.
 
     Raises:
         HypercutError: from the step that failed; the steps after it do not run.

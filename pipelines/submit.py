@@ -42,6 +42,7 @@ class Request:
     dry_run: bool = False
     local: bool = False  # on this machine, without a server
     attach: str | None = None  # id of a run to wait for
+    tracker_image: str = ""  # of evaluate-trajectories, beside `image`
 
 
 def submit(request: Request, parameters: Parameters, workspace: Path, say: Say, tell: Say) -> int:
@@ -139,13 +140,14 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     package = request.package or folder / "pipeline.yaml"
     if request.image:
         compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob",
-                         s3_store=is_remote(request.store or ""))
+                         s3_store=is_remote(request.store or ""), tracker_image=request.tracker_image)
     read_package(package)
     check_package(package)
     given = arguments(with_data(parameters, request.data_rev), store=request.store or STORE_MOUNT)
     made = Job(package, checked_arguments(read_package(package), given, package),
                request.experiment or parameters.register.experiment)
     _check_place_of_training(made, scale.launcher)
+    _check_trajectories(made, parameters.trajectories.enabled)
     return made
 
 
@@ -160,6 +162,14 @@ def _check_place_of_training(job: Job, launcher: str) -> None:
             "was compiled for trainings in RayJobs, and deblurrer.scale.launcher is not rayjob"
         raise BadParameters(f"the package {what}", where=job.package,
                             remedy=f"compile it {'with' if waits else 'without'} --rayjob, or give --image")
+
+
+def _check_trajectories(job: Job, enabled: bool) -> None:
+    """Refuse a package without the step that the parameters switch on."""
+    names = {task.name for task in plan(read_package(job.package), job.arguments)}
+    if enabled and "evaluate-trajectories" not in names:
+        raise BadParameters("trajectories.enabled is true, and the pipeline was compiled without that step",
+                            where=job.package, remedy="give --tracker-image NAME@sha256:... where it is compiled")
 
 
 def with_data(parameters: Parameters, data_rev: str, local: bool = False) -> Parameters:

@@ -71,7 +71,9 @@ def run_local(parameters: Parameters, workspace: Path, say: Callable[[str], None
     ws.root.mkdir(parents=True, exist_ok=True)
     with alone(ws):
         package = root / "pipeline.yaml"
-        compile_pipeline(source_image(), package, allow_local=True, gpus=False, cache_trainings=True, retries=False)
+        image = source_image()
+        compile_pipeline(image, package, allow_local=True, gpus=False, cache_trainings=True, retries=False,
+                         tracker_image=image if parameters.trajectories.enabled else "")
         values = arguments(parameters, store=str(root / "store"), tracking_folder=str(ws.root),
                            registration=registration)
         with source_at(git_revision()):

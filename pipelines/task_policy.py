@@ -9,7 +9,8 @@ Cache. A task is taken from Kubeflow's cache if image, command, parameters and i
     asked  so does a training's, since images are named by digest, but hours of work never come from a cache
            unless the pipeline was compiled with `--cache-trainings`
     never  the result also follows from something that Kubeflow does not see: the footage where it lies
-           (collect-footage), the present champion (evaluate, register-model), the run itself (close-run)
+           (collect-footage), the present champion (evaluate, register-model), models that are only named
+           (evaluate-trajectories), the run itself (close-run)
 """
 
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ POLICIES: dict[str, TaskPolicy] = {
     "assign-order": TaskPolicy("2", "8Gi", 6, "yes"),
     "train-deblurrer": TaskPolicy("8", "32Gi", 72, "asked", gpus=1, shared_memory="16Gi", retries=3),
     "evaluate": TaskPolicy("4", "16Gi", 6, "never", gpus=1, shared_memory="8Gi", s3=True, mlflow=True),
+    "evaluate-trajectories": TaskPolicy("4", "16Gi", 12, "never", s3=True),  # its image is the tracker's, without GPU
     "register-model": TaskPolicy("1", "4Gi", 1, "never", retries=3, s3=True, mlflow=True),
     "close-run": TaskPolicy("1", "2Gi", 0.5, "never", s3=True, mlflow=True),
 }
@@ -77,6 +79,11 @@ class Build:
     retries: bool = True
     rayjob: bool = False  # train-deblurrer launches a RayJob (deblurrer.scale.launcher)
     s3_store: bool = False  # the store is on S3: no task mounts a volume, and every task gets the S3 keys
+    tracker_image: str = ""  # of evaluate-trajectories; "": the pipeline has no such task
+
+    def image_of(self, step: str) -> str:
+        """The image that a step runs in."""
+        return self.tracker_image if step == "evaluate-trajectories" else self.image
 
 
 def cached(policy: TaskPolicy, build: Build) -> bool:
@@ -87,7 +94,7 @@ def cached(policy: TaskPolicy, build: Build) -> bool:
 def apply(task: dsl.PipelineTask, step: str, build: Build) -> dsl.PipelineTask:
     """Give a task its image and what its row in the table says."""
     policy = LAUNCHER if build.rayjob and step == "train-deblurrer" else POLICIES[step]
-    task.set_container_image(build.image).set_caching_options(cached(policy, build))
+    task.set_container_image(build.image_of(step)).set_caching_options(cached(policy, build))
     task.set_cpu_request(policy.cpu).set_cpu_limit(policy.cpu)
     task.set_memory_request(policy.memory).set_memory_limit(policy.memory)
     if build.retries:

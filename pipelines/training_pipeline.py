@@ -2,7 +2,11 @@
 
 What a task gets on a cluster is in task_policy.py, what it does in components/<step>/step.py. A step receives
 the groups of parameters that dvc.yaml lists for it and no others, so that Kubeflow's cache forgets it exactly
-when one of them changes. `collect-footage` hands on the hash of its manifest, not the artifact: it runs every time,
+when one of them changes. The optional evaluate-trajectories is there if the pipeline was compiled with an image for
+it (KFP 2.17 cannot put what reads the models of all objectives under `dsl.If`), and ends at once where
+`trajectories.enabled` is false.
+
+`collect-footage` hands on the hash of its manifest, not the artifact: it runs every time,
 and a new artifact with the same content would make everything after it run again.
 """
 
@@ -17,6 +21,7 @@ from components.assign_order.component import assign_order as assign_order_task
 from components.close_run.component import close_run as close_run_task
 from components.collect_footage.component import collect_footage as collect_footage_task
 from components.evaluate.component import evaluate as evaluate_task
+from components.evaluate_trajectories.component import evaluate_trajectories as evaluate_trajectories_task
 from components.params import Parameters
 from components.register_model.component import register_model as register_model_task
 from components.synthesize_blur.component import synthesize_blur as synthesize_blur_task
@@ -46,7 +51,7 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
         "validate_clips": p.validate_clips, "encoder": p.encoder, "order": p.order,
         "deblurrer_model": deblurrer.model, "deblurrer_peers": deblurrer.peers, "deblurrer_loss": deblurrer.loss,
         "deblurrer_training": deblurrer.training, "deblurrer_scale": deblurrer.scale,
-        "evaluate": p.evaluate, "register": p.register}
+        "evaluate": p.evaluate, "trajectories": p.trajectories, "register": p.register}
     plain = {name: asdict(value) for name, value in whole.items()}
     # how the work is spread and where it rests changes no result: it must not be part of the cache's key
     del plain["blur"]["scale"], plain["encoder"]["checkpoints"]
@@ -73,6 +78,7 @@ def training_pipeline(build: Build) -> GraphComponent:
             deblurrer_peers: str = DEFAULT["deblurrer_peers"], deblurrer_loss: str = DEFAULT["deblurrer_loss"],
             deblurrer_training: str = DEFAULT["deblurrer_training"],
             deblurrer_scale: str = DEFAULT["deblurrer_scale"], evaluate: str = DEFAULT["evaluate"],
+            trajectories: str = DEFAULT["trajectories"],
             register: str = DEFAULT["register"], register_name: str = DEFAULT["register_name"],
             registration: bool = DEFAULT["registration"], store: str = DEFAULT["store"],
             tracking_folder: str = DEFAULT["tracking_folder"]) -> None:
@@ -105,6 +111,12 @@ def training_pipeline(build: Build) -> GraphComponent:
                 encoder_metrics=order_model.outputs["metrics"], models=dsl.Collected(deblurrer.outputs["model"]),
                 objectives=objectives, deblurrer_objective=deblurrer_objective, evaluate=evaluate,
                 register_name=register_name, **tracked), "evaluate", build)
+            if build.tracker_image:
+                apply(evaluate_trajectories_task(
+                    clips=clips.outputs["clips"], orders=orders.outputs["orders"],
+                    models=dsl.Collected(deblurrer.outputs["model"]), objectives=objectives,
+                    deblurrer_objective=deblurrer_objective, trajectories=trajectories, **place),
+                    "evaluate-trajectories", build)
             with dsl.If(registration == True, name="registration"):  # noqa: E712 - a comparison of the run, not of Python
                 apply(register_model_task(
                     evaluation=figures.outputs["metrics"], model=figures.outputs["model"],

@@ -43,6 +43,11 @@ class Workspace:
         return self._at("report", "reports/evaluation")
 
     @property
+    def trajectories(self) -> Path:
+        """Folder of the page on faces and hands."""
+        return self._at("trajectories", "reports/trajectories")
+
+    @property
     def work(self) -> Path:
         """Checkpoints of unfinished trainings and downloads: may be deleted, is never an output."""
         return self._at("work", "work")

@@ -18,7 +18,7 @@ EVERYTHING = [*CORE, *COMPONENTS, *sources("pipelines")]
 
 def test_there_is_something_to_look_at() -> None:
     assert len(CORE) > 20
-    assert len(STEPS) == 9
+    assert len(STEPS) == 10
     assert any(p.name == "cli.py" for p in EVERYTHING)
 
 

@@ -27,6 +27,8 @@ ARTIFACTS = {
     "evaluate": ({"clips": "Dataset", "orders": "Dataset", "encoder_metrics": "Metrics", "models": "Model"},
                  {"model": "Model", "metrics": "Metrics", "report": "HTML", "per_frame": "Dataset",
                   "per_clip": "Dataset"}),
+    "evaluate_trajectories": ({"clips": "Dataset", "orders": "Dataset", "models": "Model"},
+                              {"metrics": "Metrics", "report": "HTML", "per_clip": "Dataset"}),
     "register_model": ({"evaluation": "Metrics", "model": "Model", "report": "HTML"},
                        {"metrics": "Metrics", "card": "Markdown", "registration": "Artifact"}),
     "close_run": ({}, {"summary": "Markdown"}),
@@ -85,5 +87,7 @@ def test_a_face_imports_our_code_only_inside(name: str) -> None:
 
 def test_models_come_as_a_list() -> None:
     from components.evaluate.component import evaluate
+    from components.evaluate_trajectories.component import evaluate_trajectories
 
-    assert evaluate.component_spec.inputs["models"].is_artifact_list
+    for face in (evaluate, evaluate_trajectories):
+        assert face.component_spec.inputs["models"].is_artifact_list

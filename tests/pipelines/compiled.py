@@ -11,17 +11,18 @@ from typing import Any
 from pipelines.compile import compile_pipeline, read_package
 
 IMAGE = "registry.example/hypercut@sha256:" + "0123456789abcdef" * 4
+TRACKER = "registry.example/hypercut-tracker@sha256:" + "fedcba9876543210" * 4
 
 
 @cache
-def _compiled(image: str, options: tuple[tuple[str, bool], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compiled(image: str, options: tuple[tuple[str, Any], ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     with TemporaryDirectory() as folder:
         out = Path(folder) / "pipeline.yaml"
         compile_pipeline(image, out, **dict(options))
         return read_package(out)
 
 
-def compiled(image: str = IMAGE, **options: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def compiled(image: str = IMAGE, **options: bool | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Pipeline and platform documents, free to be changed."""
     return copy.deepcopy(_compiled(image, tuple(sorted(options.items()))))
 

@@ -41,6 +41,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "deblurrer.training.steps": (9, DEBLURRERS),
     "deblurrer.objective": ("order_invariant", set()),
     "evaluate.films": (3, set()),
+    "trajectories.films": (3, set()),
     "register.min_gain": (0.5, set()),
     "register.name": ("other", set()),
 }

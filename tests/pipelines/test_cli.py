@@ -179,7 +179,7 @@ def test_run_does_every_step_in_order_and_stops_at_a_failure(monkeypatch: pytest
     run_all(Workspace(tmp_path), None, say=lines.append)  # type: ignore[arg-type]
     assert done == list(STEPS)
     assert len(lines) == 2 * len(STEPS)
-    assert lines[0] == "[1/9] collect-footage"
+    assert lines[0] == "[1/10] collect-footage"
     fail = True
     done.clear()
     with pytest.raises(BadFootage):

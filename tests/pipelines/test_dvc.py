@@ -35,7 +35,7 @@ def does_nothing(path: Path) -> bool:
     return all(isinstance(getattr(node, "value", None), ast.Constant) for node in body)
 
 
-def test_the_nine_steps_have_one_name_everywhere() -> None:
+def test_the_ten_steps_have_one_name_everywhere() -> None:
     assert list(STAGES) == list(STEPS)
     assert all(stage["cmd"].split()[:2] == ["hypercut", name] for name, stage in STAGES.items())
 
@@ -79,8 +79,9 @@ def test_every_parameter_group_belongs_to_a_stage() -> None:
 def test_outputs_lie_where_the_workspace_says() -> None:
     ws = Workspace(Path())
     made = {output for stage in STAGES.values() for output in outputs(stage)}
-    expected = {ws.manifest, ws.clips, ws.orders, ws.encoder, ws.report, ws.deblurrer("${item.objective}"),
-                ws.metrics("evaluate"), ws.metrics("register-model"), ws.verdict("validate-clips"),
+    expected = {ws.manifest, ws.clips, ws.orders, ws.encoder, ws.report, ws.trajectories,
+                ws.deblurrer("${item.objective}"), ws.verdict("validate-clips"), ws.metrics("evaluate"),
+                ws.metrics("evaluate-trajectories"), ws.metrics("register-model"),
                 ws.metrics("train-deblurrer-${item.objective}")}
     assert {str(path) for path in expected} <= made
     assert not [path for path in made if Path(path).parts[0] == "work"]

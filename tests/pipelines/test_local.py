@@ -31,7 +31,9 @@ def test_every_step_gets_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     write_json(ws.metrics("evaluate"), read_json(made))
     expected = set(local.step_metrics(ws, parameters))
     assert expected == {*local.STEPS, "train-deblurrer-sequence_min", "train-deblurrer-hypercut_targets"} - {
-        "train-deblurrer", "register-model"}
+        "train-deblurrer", "evaluate-trajectories", "register-model"}
+    switched_on = load(None, "smoke", ["trajectories.enabled=true"])
+    assert set(local.step_metrics(ws, switched_on)) == expected | {"evaluate-trajectories"}
     for name in expected - {"collect-footage", "evaluate"}:
         file = local.step_metrics(ws, parameters)[name]
         write_json(file, {"figures": {"clips": 3}})

@@ -268,6 +268,22 @@ def test_data_of_another_repository_and_of_a_bucket(here: Path) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+# -- the step with an image of its own --
+
+
+def test_trajectories_need_an_image_of_the_tracker(double: KubeflowDouble, submit: SubmitMain, compiled: str) -> None:
+    tracker, on = f"registry.example/tracker@sha256:{'b' * 64}", ("--set", "trajectories.enabled=true")
+    for words in (("--image", IMAGE), ("--package", compiled)):
+        code, _, err = submit(*words, *on)
+        assert code == 2
+        assert "--tracker-image" in err
+    assert double.calls == []
+    code, out, _ = submit("--image", IMAGE, "--tracker-image", tracker, "--dry-run", *on)
+    assert code == 0
+    assert any(line.startswith("evaluate-trajectories ") for line in out.splitlines())
+    assert "evaluate-trajectories" not in submit("--image", IMAGE, "--dry-run")[1]
+
+
 # -- trainings in RayJobs --
 
 RAYJOB = ("--set", "deblurrer.scale.launcher=rayjob", "--set", "deblurrer.scale.workers=16",

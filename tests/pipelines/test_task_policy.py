@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 
 import pytest
-from compiled import IMAGE, compiled, container, kubernetes, task_specs
+from compiled import IMAGE, TRACKER, compiled, container, kubernetes, task_specs
 
 from pipelines.local import STEPS
 from pipelines.task_policy import POLICIES
 
-SPEC, PLATFORM = compiled()
+SPEC, PLATFORM = compiled(tracker_image=TRACKER)
 NAMES = sorted(POLICIES)
-UNCACHED = {"collect-footage", "train-encoder", "train-deblurrer", "evaluate", "register-model", "close-run"}
+UNCACHED = {"collect-footage", "train-encoder", "train-deblurrer", "evaluate", "evaluate-trajectories",
+            "register-model", "close-run"}
 
 
 def cached(**options: bool) -> set[str]:
-    return {name for name, task in task_specs(compiled(**options)[0]).items()
+    return {name for name, task in task_specs(compiled(tracker_image=TRACKER, **options)[0]).items()
             if task["cachingOptions"].get("enableCache", False)}
 
 
@@ -53,7 +54,7 @@ def test_trainings_and_evaluation_get_gpus_and_a_cluster_without_can_do_without(
 
 
 def test_a_training_that_only_launches_a_rayjob_needs_no_gpu_and_all_else_is_the_same() -> None:
-    spec, platform = compiled(rayjob=True)
+    spec, platform = compiled(rayjob=True, tracker_image=TRACKER)
     asked = container(spec, "train-deblurrer")["resources"]
     assert "accelerator" not in asked
     assert (asked["resourceCpuLimit"], asked["resourceMemoryLimit"]) == ("1", "4Gi")
@@ -87,7 +88,8 @@ def test_what_may_come_from_the_cache() -> None:
 
 def test_nothing_that_kubeflow_cannot_see_comes_from_the_cache() -> None:
     """Not even when trainings may: the footage where it lies, the champion, the registry."""
-    assert not cached(cache_trainings=True) & {"collect-footage", "evaluate", "register-model", "close-run"}
+    assert not cached(cache_trainings=True) & {"collect-footage", "evaluate", "evaluate-trajectories", "register-model",
+                                               "close-run"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,7 +106,7 @@ def test_the_shared_store_and_room_for_temporary_files(name: str) -> None:
 
 
 def test_with_a_store_on_s3_nobody_mounts_the_volume_and_all_have_the_keys() -> None:
-    spec, platform = compiled(s3_store=True)
+    spec, platform = compiled(s3_store=True, tracker_image=TRACKER)
     for name in NAMES:
         pod = kubernetes(spec, platform, name)
         assert "pvcMount" not in pod
@@ -144,4 +146,4 @@ def test_nobody_runs_as_root(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_task_has_the_image_that_was_given(name: str) -> None:
-    assert container(SPEC, name)["image"] == IMAGE
+    assert container(SPEC, name)["image"] == (TRACKER if name == "evaluate-trajectories" else IMAGE)

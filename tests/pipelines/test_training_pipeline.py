@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 import yaml
-from compiled import compiled, task_specs
+from compiled import IMAGE, TRACKER, compiled, container, kubernetes, task_specs
 from source_imports import ROOT
 
 from components.params import Parameters, load
 from components.schema import build, hints_of
 from components.synthesize_blur.step import SynthesisConfig
 from components.train_encoder.step import TrainEncoderConfig
+from hypercut_core.errors import BadPipeline
+from pipelines.compile import compile_pipeline
 from pipelines.local import STEPS
 from pipelines.package_graph import Task, tasks
 from pipelines.training_pipeline import arguments, training_pipeline
 
 STAGES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 PLUMBING = {"store", "tracking_folder", "registration", "deblurrer_scale"}  # where and how far, not what
-GRAPH = {task.name: task for task in tasks(compiled()[0])}
+GRAPH = {task.name: task for task in tasks(compiled(tracker_image=TRACKER)[0])}
 
 
 def dvc_edges() -> dict[str, set[str]]:
@@ -47,9 +49,31 @@ def steps() -> list[Task]:
     return [task for task in GRAPH.values() if not task.closing]
 
 
-def test_the_same_nine_steps() -> None:
+def test_the_same_ten_steps() -> None:
     assert {task.name for task in steps()} == set(STAGES) == set(STEPS)
     assert [task.name for task in GRAPH.values() if task.closing] == ["close-run"]
+
+
+def test_without_an_image_of_the_tracker_there_is_no_trace_of_its_step() -> None:
+    spec, platform = compiled()
+    assert {*task_specs(spec), "evaluate-trajectories"} == set(GRAPH)
+    assert "tracker" not in json.dumps(spec["deploymentSpec"]) + json.dumps(platform)
+    left = "pipelinechannel--trajectories"
+    assert left not in json.dumps(spec["components"])  # the parameter is there, and nothing reads it
+
+
+def test_the_image_of_the_tracker_is_that_of_its_step_alone_and_all_else_is_the_same() -> None:
+    plain, (spec, platform) = compiled(), compiled(tracker_image=TRACKER)
+    assert container(spec, "evaluate-trajectories")["image"] == TRACKER
+    for name in task_specs(plain[0]):
+        assert container(spec, name) == container(plain[0], name)
+        assert kubernetes(spec, platform, name) == kubernetes(*plain, name)
+
+
+def test_an_image_of_the_tracker_that_may_move_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadPipeline, match="may mean another one tomorrow"):
+        compile_pipeline(IMAGE, tmp_path / "out.yaml", tracker_image="hypercut:latest")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_order() -> None:
@@ -64,7 +88,8 @@ def test_every_edge_is_one_of_dvc() -> None:
 
 def test_every_file_that_dvc_hands_on_is_handed_on() -> None:
     """All edges but those that dvc.yaml only has because it depends on the whole folder models/."""
-    folder = {("register-model", "train-encoder"), ("register-model", "train-deblurrer")}
+    folder = {("register-model", "train-encoder"), ("register-model", "train-deblurrer"),
+              ("evaluate-trajectories", "train-encoder")}
     gates = {("synthesize-blur", "validate-footage"), ("train-encoder", "validate-clips")}
     missing = {(name, other) for name, before in dvc_edges().items() for other in before - GRAPH[name].upstream}
     assert missing <= folder
