@@ -18,7 +18,7 @@ from hypercut_core.trajectories.paths import Track, Trajectories
 SMALLEST, LARGEST = 720, 1280  # longest side of what is drawn, px
 START, END = (0, 114, 178), (240, 160, 20)
 GREY, MESH = (190, 190, 190), (255, 255, 255)
-ROOM = 0.5  # round the tracks, as a share of their extent
+ROOM = 0.25  # round the tracks, as a share of their extent
 FINE = 8  # pieces that a path is drawn in between two moments
 BAND = 40  # px below the still, for what the colours mean
 Colour = tuple[int, int, int]
@@ -59,7 +59,7 @@ def draw_frames(frames: Iterator[np.ndarray], paths: Trajectories) -> Iterator[n
 
 
 def view(paths: Trajectories) -> Box:
-    """The part of the picture about all tracks, with as much again round them: left, top, right, bottom, px."""
+    """The part of the picture about all tracks, with some room round them: left, top, right, bottom, px."""
     width, height = paths.size
     ends = np.concatenate([track.points.reshape(-1, 2) for track in paths.tracks] or [np.array([[0, 0], paths.size])])
     low, high = ends.min(axis=0), ends.max(axis=0)
@@ -117,7 +117,7 @@ def _legend(canvas: Image.Image, top: int, paths: Trajectories) -> None:
     if paths.ambiguous:
         words += ", or end to start: blur does not tell"
     if any(region.mark not in (DIRECTED, STILL) for track in paths.tracks for region in track.regions):
-        words += "; dashed: may differ"
+        words += "; dashed: uncertain"
     if any(region.mark == STILL for track in paths.tracks for region in track.regions):
         words += "; grey: still"
     draw.text((100, top + 11), words, fill="black", font=font)

@@ -10,7 +10,7 @@ import numpy as np
 from hypercut_core.trajectories.landmarks import Detection
 
 FAR = 0.75  # of the box's diagonal: detections whose points are farther apart on average are not the same
-MIRRORED = 0.15  # of the diagonal: how much farther a hand seems that changed its side
+MIRRORED = 0.5  # of the diagonal: how much farther a hand seems that changed its side (two that touch come by turns)
 
 
 def join(found: Sequence[Sequence[Detection]]) -> list[list[Detection | None]]:

@@ -87,7 +87,8 @@ def _robust(times: np.ndarray, points: np.ndarray, weights: np.ndarray, degree: 
         trust = np.square(np.clip(1 - np.square(studentised / (TUKEY * scale)), 0, None))
     left = max(len(times) - degree - 1, 0)
     squares = np.square(missed).sum(axis=2)
-    noise = np.sqrt(np.minimum(squares, np.square(TUKEY * scale)).sum(axis=0) / 2 / max(left, 1))
+    share = (weights / weights.mean())[:, None]  # of a local fit the nearer moments tell the noise
+    noise = np.sqrt((share * np.minimum(squares, np.square(TUKEY * scale))).sum(axis=0) / 2 / max(left, 1))
     return _Fit(centre, span, degree, coefficients, trust, noise, squares, scale, left)
 
 

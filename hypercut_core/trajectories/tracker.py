@@ -30,6 +30,7 @@ INSTALL = "make tracker"
 PROCESS = Path(__file__).with_name("tracker_process.py")
 MOST = 8  # faces or hands in a frame
 MAX_FRAMES = 10_000
+MAX_BYTES = 4 * 2**30  # of frames, which lie on the disk while they are looked at
 LONGEST_SIDE = 1920  # pixels; larger frames are shrunk: the models look at 128 to 256 pixels of a face anyway
 STARTING, A_FRAME = 120.0, 5.0  # seconds before the tracker is given up: to start, and for each frame
 A_POINT = 64  # bytes of JSON at most, generously
@@ -144,8 +145,9 @@ class Tracker:
 def _check(frames: Sequence[np.ndarray], kind: str, most: int) -> None:
     if not 1 <= most <= MOST:
         raise BadParameters(f"the tracker cannot look for {most} of a {kind}", remedy=f"choose 1 to {MOST}")
-    if len(frames) > MAX_FRAMES:
-        raise BadParameters(f"{len(frames)} frames are more than the {MAX_FRAMES} that go to the tracker at once")
+    if len(frames) > MAX_FRAMES or sum(frame.nbytes for frame in frames) > MAX_BYTES:
+        raise BadParameters(f"{len(frames)} frames of this size are too many for the tracker at once",
+                            remedy=f"give it at most {MAX_FRAMES} frames and {MAX_BYTES // 2**30} GiB in one call")
     for frame in frames:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
             raise BadImage(f"a frame must be uint8 [H, W, 3], this one is {frame.dtype} {list(frame.shape)}")

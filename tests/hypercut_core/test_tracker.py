@@ -16,7 +16,7 @@ import pytest
 
 from hypercut_core.errors import BadImage, BadParameters, TrackerError, TrackerMissing
 from hypercut_core.trajectories.landmarks import Detection
-from hypercut_core.trajectories.tracker import LONGEST_SIDE, PROCESS, Tracker
+from hypercut_core.trajectories.tracker import LONGEST_SIDE, MAX_FRAMES, PROCESS, Tracker
 
 FRAME = np.zeros((60, 80, 3), np.uint8)
 
@@ -193,6 +193,8 @@ def test_what_cannot_be_looked_for_is_refused(tmp_path: Path) -> None:
     for kind, most in (("foot", 1), ("face", 0), ("hand", 99)):
         with pytest.raises(BadParameters):
             tracker.detect([FRAME], kind, most)
+    with pytest.raises(BadParameters, match="too many"):
+        tracker.detect([FRAME] * (MAX_FRAMES + 1), "face")
     with pytest.raises(BadParameters):
         Tracker(confidence=1.5)
 

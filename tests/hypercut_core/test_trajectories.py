@@ -131,6 +131,16 @@ def test_two_hands_are_kept_apart_in_whatever_order_they_are_found(seed: int) ->
         assert len({one.handedness for one in track if one is not None}) == 1
 
 
+def test_two_hands_that_touch_and_are_found_by_turns_are_not_one() -> None:
+    """As the tracker does with a fist in a palm: the right hand in three frames, the left in four."""
+    near = [hands((SHAPE + np.array([0, 15 * (k % 2)]))[None], ("left", "right")[k % 2])[0] for k in range(T)]
+    track, = follow(near, HAND, SIZE, ambiguous=False).tracks
+    assert (track.handedness, track.seen.tolist()) == ("left", [True, False] * 3 + [True])
+    assert track.length < 0.1
+    mistaken = [hands(SHAPE[None], ("left", "right")[k == 3])[0] for k in range(T)]  # once, and in its place
+    assert follow(mistaken, HAND, SIZE).tracks[0].seen.all()
+
+
 def test_of_two_hands_in_a_photo_the_slower_may_run_otherwise_and_in_a_clip_none() -> None:
     left, right = curve(5) + SHAPE, curve(25, angle=2.5) + SHAPE + [70, 0]
     found = [[*hands(a[None])[0], *hands(b[None], "right")[0]] for a, b in zip(left, right, strict=True)]
