@@ -2,9 +2,10 @@
 
     E(s) = sum_t link_t(s_t, s_{t+1}),     s_t: 0 keep, 1 reverse
 
-A link is what two neighbours say about their directions, in nats (`evidence.py`). The minimum is found by dynamic programming (Viterbi 1967), frame by
-frame: as soon as the best paths to both states of the newest frame begin alike, that beginning is decided and can be
-written. Where they do not meet within a window, the oldest frame is decided as the better of the two paths has it.
+A link is what two neighbours say about their directions, in nats (`evidence.py`). The minimum is found by dynamic
+programming (Viterbi 1967), frame by frame: as soon as the best paths to both states of the newest frame begin alike,
+that beginning is decided and can be written. Where they do not meet within a window, the oldest frame is decided as
+the better of the two paths has it.
 """
 
 from __future__ import annotations

@@ -109,12 +109,12 @@ def _at(track: Tensor, times: Tensor) -> Tensor:
 
 
 def _heading_tracks(config: MovingPhotosConfig, span: float, duty: float, draw: torch.Generator) -> Tensor:
-    """A heading that turns by up to 30 degrees an exposure and wavers; a speed that rises and falls by half."""
+    """A heading that turns by up to 30 degrees an exposure and wavers; a speed that rises and falls in its range."""
     times = torch.arange(math.ceil(span * FINE) + 2)[None] / FINE
-    speed = uniform(draw, config.motion_min, config.motion_max, CHUNK, 1)
     heading = uniform(draw, 0, 2 * math.pi, CHUNK, 1) + uniform(draw, -0.5, 0.5, CHUNK, 1) * duty * times
     heading = heading + uniform(draw, 0, 1, CHUNK, 1) * torch.sin(_wave(draw, 0.1, 0.4) * duty * times)
-    speed = speed * (1 + 0.5 * torch.sin(_wave(draw, 0.1, 0.5) * duty * times))
+    pace = torch.sin(_wave(draw, 0.1, 0.5) * duty * times + uniform(draw, 0, 2 * math.pi, CHUNK, 1))
+    speed = config.motion_min + (config.motion_max - config.motion_min) * (1 + pace) / 2
     steps = torch.stack([torch.cos(heading), torch.sin(heading)], -1) * speed[..., None] / FINE
     return steps.cumsum(1)
 
