@@ -68,7 +68,8 @@ def glimpse(sharp: np.ndarray) -> Glimpse:
     count = len(sharp)
     shrink = max(1, min(sharp.shape[1:3]) // WORKING_SIDE)
     first, middle, last = (_grey(sharp[k], shrink) for k in (0, count // 2, count - 1))
-    flow = _flow(middle, last) - _flow(middle, first)
+    to_last, to_first = _flows((middle, last), (middle, first))
+    flow = to_last - to_first
     return Glimpse(first, middle, last, flow, shrink * float(torch.quantile(flow.norm(dim=0).flatten(), 0.95)))
 
 
@@ -76,7 +77,7 @@ def link_evidence(before: Glimpse, after: Glimpse) -> LinkEvidence:
     """What two neighbours of one size say about each other."""
     ends, begins = (before.last, before.first), (after.first, after.last)
     seam = np.array([[float(torch.log((end - begin).square().mean() + NOISE)) for begin in begins] for end in ends])
-    ahead, back = _flow(before.middle, after.middle), _flow(after.middle, before.middle)
+    ahead, back = _flows((before.middle, after.middle), (after.middle, before.middle))
     return LinkEvidence(seam, (_odds(before.flow, ahead), -_odds(after.flow, back)), _odds(before.flow, after.flow))
 
 
@@ -87,8 +88,10 @@ def _grey(frame: np.ndarray, shrink: int) -> Tensor:
     return torch.from_numpy(blocks.mean((1, 3), dtype=np.float32) / 255)
 
 
-def _flow(first: Tensor, second: Tensor) -> Tensor:
-    return optical_flow(first[None, None], second[None, None])[0]
+def _flows(*pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Flows (n, 2, h, w) of pairs of pictures, in one go: most of the time goes into calls, not pixels."""
+    first, second = (torch.stack(pictures)[:, None] for pictures in zip(*pairs, strict=True))
+    return optical_flow(first, second)
 
 
 def _odds(one: Tensor, other: Tensor) -> float:

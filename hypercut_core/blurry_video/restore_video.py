@@ -74,13 +74,14 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
     with Progress("restoring frames", known.frames) as progress:
         turned = ordered.turned(_counted(source, damage, progress), source)
         write_shown(_shown(turned, playing), target, suffix, fps)
-    found, silent = findings(ordered.shots), source.is_dir() or not has_sound(source)
+    found = findings(ordered.shots)
+    silent = source.is_dir() or not has_sound(source)
     write_json(report, {
         "source": source.name, "model": Path(model).name, "sharp_frames_a_blurry_one": int(deblurrer.frames),
-        "input_fps": known.fps, "output_fps": fps, "reverse": playing.reverse, "sound": "none" if silent else "left out",
-        "found": asdict(found), "damage": [asdict(one) for one in damage], "problems": list(known.problems),
-        "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
-    for line in _summary(found, damage, known, report) + ["the sound is left out"] * (not silent):
+        "input_fps": known.fps, "output_fps": fps, "reverse": playing.reverse,
+        "sound": "none" if silent else "left out", "found": asdict(found), "damage": [asdict(one) for one in damage],
+        "problems": list(known.problems), "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
+    for line in _summary(found, damage, known, report, silent):
         tell(line)
     return target
 
@@ -130,11 +131,13 @@ def _check_length(playing: Playing, known: Probe, suffix: str, frames: int) -> N
                             remedy="write .mp4, or a folder")
 
 
-def _summary(found: Findings, damage: list[Damage], known: Probe, report: Path) -> list[str]:
+def _summary(found: Findings, damage: list[Damage], known: Probe, report: Path, silent: bool) -> list[str]:
     lines = [f"{found.frames} frames in {found.shots} shot{'s' * (found.shots != 1)}: the direction of "
              f"{found.frames - found.unsure - found.still} is settled by their neighbours, that of {found.unsure} is a "
              f"guess, in {found.still} next to nothing moves; {report}"]
     if damage:
         lines.append(f"{len(damage)} parts could not be decoded and are missing; the first: {damage[0].file} "
                      f"{damage[0].place}: {damage[0].what}")
+    if not silent:
+        lines.append("the sound is left out")
     return lines + [f"note: {problem}" for problem in known.problems]
