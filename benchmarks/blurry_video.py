@@ -110,16 +110,17 @@ def cell(name: str, model: Path, scenes: Iterable[Scene]) -> list[dict[str, Any]
 
 
 def shares(videos: list[dict[str, Any]], key: str, moving: bool = False) -> dict[str, float]:
-    """Consistent neighbours, right directions, and how many neighbours there were. `moving`: both move by MOVES px."""
+    """Consistent neighbours, right directions, and how many neighbours there were. `moving`: both move by MOVES px.
+    Directions at random are drawn a hundred times."""
     same, pairs, right, frames = 0, 0, 0, 0
-    rng = np.random.default_rng(0)
-    for video in videos:
+    rng, draws = np.random.default_rng(0), 100 if key == "random" else 1
+    for video in videos * draws:
         signs = rng.choice([-1, 1], len(video["own"])) if key == "random" else np.array(video[key])
         moves = np.array(video["speed"], float) >= MOVES if moving else np.ones(len(signs), bool)
         both = moves[:-1] & moves[1:]
         same, pairs = same + int((signs[:-1] == signs[1:])[both].sum()), pairs + int(both.sum())
         right, frames = right + int((signs > 0)[moves].sum()), frames + int(moves.sum())
-    return {"consistent": same / pairs, "right": right / frames, "pairs": pairs}
+    return {"consistent": same / pairs, "right": right / frames, "pairs": pairs // draws}
 
 
 def sure_share(videos: list[dict[str, Any]]) -> tuple[float, float]:

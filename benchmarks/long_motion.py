@@ -3,8 +3,9 @@
     nice .venv/bin/python -m benchmarks.long_motion [--other models/deblurrer-sequence_min.safetensors]
 
 Clips and training by the pipeline's own steps with the preset `long-motion`, made small (about four CPU-minutes):
-few clips, and a third of the steps. The other model is the demo's, whose frames `restore --frames 15` interpolates; it was
-trained longer, on shorter and straighter paths. A stopped training goes on. Writes benchmarks/results/long_motion.md.
+few clips, and a third of the steps. The other model is the demo's, whose frames `restore --frames 15` interpolates; it
+was trained longer, on shorter and straighter paths. A stopped training goes on. Writes
+benchmarks/results/long_motion.md.
 """
 
 from __future__ import annotations

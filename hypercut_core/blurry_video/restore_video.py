@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from hypercut_core.animation import SHORTEST, check_output, playback, playback_times, write_shown
 from hypercut_core.blurry_video.report import LIMITS, Findings, findings, shot_record
-from hypercut_core.blurry_video.shots import WINDOW, OrderedVideo
+from hypercut_core.blurry_video.shots import WINDOW, OrderedVideo, Shot
 from hypercut_core.clips.footage import is_video, probe
 from hypercut_core.clips.frame_folder import read_frames
 from hypercut_core.clips.video import Damage, Frame, Probe, has_sound, read_video
@@ -22,6 +23,7 @@ from hypercut_core.restore import restore
 
 AnyPath = str | os.PathLike[str]
 FOLDER_FPS = 10.0  # frames a second of the output where the input has no rate
+UNEVEN = 1.3  # longest time between two frames over the shortest
 MOST_HELD = 512 * 2**20  # bytes of a GIF or WebP, which are held whole
 
 
@@ -83,6 +85,8 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
         "problems": list(known.problems), "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
     for line in _summary(found, damage, known, report, silent):
         tell(line)
+    if _uneven(ordered.shots):
+        tell("note: the input's frames are not evenly spaced in time, and those of the output are")
     return target
 
 
@@ -129,6 +133,13 @@ def _check_length(playing: Playing, known: Probe, suffix: str, frames: int) -> N
     if suffix in (".gif", ".webp") and count * known.width * known.height * 3 > MOST_HELD:
         raise BadParameters(f"{count} frames of {known.width} x {known.height} are too many for {suffix}",
                             remedy="write .mp4, or a folder")
+
+
+def _uneven(shots: list[Shot]) -> bool:
+    """Whether the time between two frames of a shot changes by more than the rounding of time stamps."""
+    known = [[time for time in shot.seconds if time is not None] for shot in shots]
+    steps = [after - before for times in known for before, after in itertools.pairwise(times)]
+    return bool(steps) and max(steps) > UNEVEN * min(steps)
 
 
 def _summary(found: Findings, damage: list[Damage], known: Probe, report: Path, silent: bool) -> list[str]:
