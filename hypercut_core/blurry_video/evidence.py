@@ -42,10 +42,7 @@ class Glimpse:
     last: Tensor
     flow: Tensor  # of what is in the middle frame, from the first frame to the last, working-size px
     motion: float  # how far the fastest twentieth of the picture goes during the exposure, px
-
-    @property
-    def still(self) -> bool:
-        return self.motion < STILL
+    still: bool  # nothing moves enough to have a direction
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,8 @@ def glimpse(sharp: np.ndarray) -> Glimpse:
     first, middle, last = (_grey(sharp[k], shrink) for k in (0, count // 2, count - 1))
     to_last, to_first = _flows((middle, last), (middle, first))
     flow = to_last - to_first
-    return Glimpse(first, middle, last, flow, shrink * float(torch.quantile(flow.norm(dim=0).flatten(), 0.95)))
+    fastest = float(flow.norm(dim=0).flatten().quantile(0.95))
+    return Glimpse(first, middle, last, flow, shrink * fastest, fastest < STILL)
 
 
 def link_evidence(before: Glimpse, after: Glimpse) -> LinkEvidence:

@@ -63,6 +63,9 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
     playing, source, target = playing or Playing(), Path(video), Path(out)
     report = Path(report) if report else target.with_name(f"{target.name}.json")
     known = probe(source)
+    if target.exists() and target.samefile(source):
+        raise BadParameters("the output would replace the video that it is made from", where=target,
+                            remedy="choose another name with -o")
     suffix = check_output(target, frames=playing.frames, size=(known.width, known.height))
     from hypercut_core.deblurring.models import load_deblurrer
 

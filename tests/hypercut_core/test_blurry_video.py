@@ -268,6 +268,10 @@ def test_input_that_is_none_is_refused(tmp_path: Path, model: Path, film: Path) 
     with pytest.raises(BadFootage, match="cannot be opened as a video"):
         restore_video_command(tmp_path / "text.mp4", tmp_path / "out.mp4", model)
     assert not (tmp_path / "out.mp4").exists()
+    frames = write_frames(tmp_path / "frames", pan(1, 3, 1.0), name="frame_{:04d}.png")
+    for own in (film, frames):
+        with pytest.raises(BadParameters, match="would replace the video"):
+            restore_video_command(own, own, model)
 
 
 def test_nothing_is_left_of_what_failed(tmp_path: Path, film: Path, model: Path, small_disk: Path) -> None:
