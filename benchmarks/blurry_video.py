@@ -1,12 +1,12 @@
 """Blurry videos: do neighbouring frames settle the direction of time?
 
-    nice .venv/bin/python -m benchmarks.blurry_video [--models FILE ...] [--footage FOLDER]
+    nice .venv/bin/python -m benchmarks.blurry_video [--models FILE ...] [--footage FOLDER ...]
     .venv/bin/python -m benchmarks.blurry_video --picture docs/blurry-video.webp
 
 Videos of photos that no model saw (`hypercut_core/clips/moving_videos.py`), whose true direction is known, are
 restored frame by frame and turned as `hypercut restore VIDEO` does. The direction of a frame is the sign of the inner
-product of its odd part with the true one. Each kind of video is a cell; finished cells are kept in
-work/benchmarks/blurry_video, so that a stopped benchmark goes on (delete them to measure again). About six
+product of its odd part with the true one. Restored frames (.npz) and findings (.json) of each kind of video are kept
+in work/benchmarks/blurry_video, so that a stopped benchmark goes on; delete them to measure again. About six
 CPU-minutes. With --footage, blurry videos are made of real ones too, by averaging 7 frames in a row.
 Writes benchmarks/results/blurry_video.md and .json.
 """
@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import nn
 
 from hypercut_core.blur.exposure import ExposureConfig, expose
 from hypercut_core.blurry_video.report import SURE, findings
@@ -34,16 +34,16 @@ from hypercut_core.clips.moving_photos import KINDS, MovingPhotosConfig
 from hypercut_core.clips.moving_videos import render_videos
 from hypercut_core.clips.video import Frame, read_video
 from hypercut_core.deblurring.models import load_deblurrer
-from hypercut_core.files import read_json, write_json, write_text
+from hypercut_core.files import atomic_file, read_json, write_json, write_text
 from hypercut_core.restore import restore
 from hypercut_core.tiles import agreement
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/blurry_video")
 MODELS = [Path(f"models/deblurrer-{name}.safetensors") for name in ("hypercut_targets", "sequence_min")]
-DUTIES = (1.0, 0.5)
+CELLS = tuple(itertools.product(KINDS, (1.0, 0.5)))  # kind of video and duty
 VIDEOS, LENGTH, SIZE = 8, 10, 96  # videos a cell, exposures a video, px
-REAL_HEIGHT, REAL_LENGTH = 128, 12  # px, exposures
+REAL_HEIGHT, REAL_LENGTH = 128, 8  # px, exposures
 MOVES = 1.0  # px an exposure: less is still
 
 
@@ -56,57 +56,68 @@ class Scene:
     speed: np.ndarray
 
 
-def made_scenes(kind: str, duty: float, seed: int, videos: int = VIDEOS, length: int = LENGTH) -> list[Scene]:
-    """The first `videos` of a chunk of test photos."""
-    found = list(render_videos(MovingPhotosConfig(size=SIZE), "test", seed, seed, length=length, duty=duty, kind=kind))
+Own = list[np.ndarray]  # a video each: (N, T, H, W, 3), as a model gives it
+
+
+def made_scenes(place: int) -> list[Scene]:
+    """The videos of a cell, of test photos."""
+    kind, duty = CELLS[place]
+    config = MovingPhotosConfig(size=SIZE)
+    found = list(render_videos(config, "test", place, place, length=LENGTH, duty=duty, kind=kind))
     return [Scene(*(np.stack([getattr(one, name)[v] for one in found]) for name in ("blurry", "sharp", "speed")))
-            for v in range(videos)]
+            for v in range(VIDEOS)]
 
 
-def real_scenes(folder: Path, frames: int = 7) -> Iterator[tuple[str, Scene]]:
-    """Windows of real videos in a row, averaged: the shutter never closes."""
-    for path in sorted(path for path in folder.rglob("*") if is_video(path)):
-        pixels = [f.pixels for f in itertools.islice(read_video(path, REAL_HEIGHT, []), REAL_LENGTH * frames)]
-        whole = len(pixels) // frames
-        if whole < 4 or min(pixels[0].shape[:2]) < 64:
-            continue
-        sharp = np.stack(pixels[:whole * frames]).reshape(whole, frames, *pixels[0].shape)
-        rng = np.random.default_rng(0)
-        blurry = np.stack([expose(window, ExposureConfig(), rng) for window in sharp])
-        yield path.name, Scene(blurry, sharp, np.full(whole, np.nan))
+def real_videos(folders: list[Path]) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*") if is_video(path))
 
 
-def ordered(model: nn.Module, scene: Scene) -> tuple[list[Shot], list[np.ndarray], list[np.ndarray]]:
-    """The shots, the frames as the model gives them, and as they were turned."""
-    own: list[np.ndarray] = []
+def real_scene(path: Path, frames: int = 7) -> list[Scene]:
+    """Windows of a real video in a row, averaged: the shutter never closes."""
+    pixels = [frame.pixels for frame in itertools.islice(read_video(path, REAL_HEIGHT, []), REAL_LENGTH * frames)]
+    whole = len(pixels) // frames
+    if whole < 2:
+        return []
+    sharp = np.stack(pixels[:whole * frames]).reshape(whole, frames, *pixels[0].shape)
+    rng = np.random.default_rng(0)
+    return [Scene(np.stack([expose(window, ExposureConfig(), rng) for window in sharp]), sharp, np.zeros(whole))]
 
-    def one(pixels: np.ndarray) -> np.ndarray:
-        own.append(restore(model, pixels))
-        return own[-1]
 
-    video = OrderedVideo(one)
+def restored(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> tuple[list[Scene], list[Own]]:
+    """The scenes of a cell and what each model makes of every frame alone, computed or read."""
+    file = WORK / f"{name}.npz"
+    if not file.exists():
+        made = scenes()
+        arrays = {f"{key}-{v}": value for v, scene in enumerate(made) for key, value in vars(scene).items()}
+        for model in models:
+            loaded = load_deblurrer(model)
+            arrays |= {f"{model.stem}-{v}": np.stack([restore(loaded, blurry) for blurry in scene.blurry])
+                       for v, scene in enumerate(made)}
+        with atomic_file(file) as unfinished:
+            np.savez(unfinished, **arrays)
+    with np.load(file) as held:
+        count = sum(key.startswith("blurry-") for key in held)
+        return ([Scene(*(held[f"{key}-{v}"] for key in ("blurry", "sharp", "speed"))) for v in range(count)],
+                [[held[f"{model.stem}-{v}"] for v in range(count)] for model in models])
+
+
+def ordered(own: np.ndarray, scene: Scene) -> tuple[list[Shot], list[np.ndarray]]:
+    """The shots, and the restored frames (N, T, H, W, 3) as they are turned."""
+    ready = iter(own)
+    video = OrderedVideo(lambda pixels: next(ready))
     turned = list(video.turned((Frame(pixels, t, None) for t, pixels in enumerate(scene.blurry)), Path("made")))
-    return video.shots, own, turned
+    return video.shots, turned
 
 
-def measure(model: nn.Module, scene: Scene) -> dict[str, Any]:
+def measure(own: np.ndarray, scene: Scene) -> dict[str, Any]:
     """What a table is made of: a row a frame."""
-    shots, own, turned = ordered(model, scene)
-    right = [1 if agreement(made, true) > 0 else -1 for made, true in zip(turned, scene.sharp, strict=True)]
-    alone = [1 if agreement(made, true) > 0 else -1 for made, true in zip(own, scene.sharp, strict=True)]
+    shots, turned = ordered(own, scene)
+    right, alone = ([1 if agreement(made, true) > 0 else -1 for made, true in zip(sequences, scene.sharp, strict=True)]
+                    for sequences in (turned, own))
     sure = [margin >= SURE for shot in shots
             for margin in margins(np.array(shot.links).reshape(-1, 2, 2), shot.states).frames]
-    return {"own": alone, "turned": right, "sure": sure, "speed": scene.speed, "shots": len(shots),
+    return {"own": alone, "turned": right, "sure": sure, "speed": scene.speed.tolist(), "shots": len(shots),
             "still": findings(shots).still}
-
-
-def cell(name: str, model: Path, scenes: Iterable[Scene]) -> list[dict[str, Any]]:
-    """Rows of a cell, measured or read."""
-    file = WORK / f"{name}-{model.stem}.json"
-    if not file.exists():
-        loaded = load_deblurrer(model)
-        write_json(file, [measure(loaded, scene) for scene in scenes])
-    return read_json(file)  # type: ignore[no-any-return]
 
 
 def shares(videos: list[dict[str, Any]], key: str, moving: bool = False) -> dict[str, float]:
@@ -175,20 +186,30 @@ def _cell_line(model: str, name: str, videos: list[dict[str, Any]]) -> str:
             f"{own['right']:.1%} | {sure:.0%} | {right:.1%} | {sum(video['shots'] for video in videos)} |")
 
 
-def run(models: list[Path], footage: Path | None) -> None:
+def cell(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of a cell by model, measured or read."""
+    file = WORK / f"{name}.json"
+    if not file.exists():
+        made, by_model = restored(name, models, scenes)
+        write_json(file, {model.stem: [measure(*pair) for pair in zip(own, made, strict=True)]
+                          for model, own in zip(models, by_model, strict=True)})
+    print(f"{name}: done", flush=True)
+    return read_json(file)  # type: ignore[no-any-return]
+
+
+def made_cell(place: int, models: list[Path]) -> dict[str, list[dict[str, Any]]]:
+    kind, duty = CELLS[place]
+    return cell(f"{kind}-{duty:g}", models, partial(made_scenes, place))
+
+
+def run(models: list[Path], footage: list[Path]) -> None:
     """All cells, then the table."""
-    made: dict[str, dict[str, Any]] = {model.stem.removeprefix("deblurrer-"): {} for model in models}
-    real: dict[str, dict[str, Any]] = {name: {} for name in made} if footage else {}
-    for seed, (kind, duty) in enumerate(itertools.product(KINDS, DUTIES)):
-        files = [WORK / f"{kind}-{duty:g}-{model.stem}.json" for model in models]
-        scenes = [] if all(file.exists() for file in files) else made_scenes(kind, duty, seed)
-        for model, found in zip(models, made.values(), strict=True):
-            found[f"{kind}, duty {duty:g}"] = cell(f"{kind}-{duty:g}", model, scenes)
-        print(f"{kind}, duty {duty:g}: done", flush=True)
-    for name, scene in real_scenes(footage) if footage else ():
-        for model, found in zip(models, real.values(), strict=True):
-            found[name] = cell(f"real-{name}", model, [scene])
-    text = markdown(made, real)
+    names = {model.stem: model.stem.removeprefix("deblurrer-") for model in models}
+    cells = {f"{kind}, duty {duty:g}": made_cell(place, models) for place, (kind, duty) in enumerate(CELLS)}
+    seen = {path.stem: cell(f"real-{path.stem}", models, partial(real_scene, path)) for path in real_videos(footage)}
+    made, real = ({name: {of: rows[stem] for of, rows in group.items() if rows[stem]} for stem, name in names.items()}
+                  for group in (cells, seen))
+    text = markdown(made, real if seen else {})
     write_json(RESULTS / "blurry_video.json", {"made": made, "real": real})
     write_text(RESULTS / "blurry_video.md", text)
     print(text)
@@ -197,19 +218,13 @@ def run(models: list[Path], footage: Path | None) -> None:
 PICTURED = ((0, 3), (2, 0))  # cell and video of the benchmark
 
 
-def picture(model: Path, out: Path) -> None:
-    """Blurry video in, sharp video out, side by side."""
+def picture(models: list[Path], out: Path) -> None:
+    """Blurry video in, sharp video out, side by side, by the first model."""
     rows = []
-    for seed, video in PICTURED:
-        file = WORK / f"picture-{seed}-{video}-{model.stem}.npz"
-        if not file.exists():
-            kind, duty = list(itertools.product(KINDS, DUTIES))[seed]
-            scene = made_scenes(kind, duty, seed)[video]
-            _, own, turned = ordered(load_deblurrer(model), scene)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(file, blurry=scene.blurry, own=np.stack(own), turned=np.stack(turned))
-        with np.load(file) as held:
-            rows.append((held["blurry"], held["own"], held["turned"]))
+    for place, video in PICTURED:
+        kind, duty = CELLS[place]
+        scenes, own = restored(f"{kind}-{duty:g}", models, partial(made_scenes, place))
+        rows.append((scenes[video].blurry, own[0][video], ordered(own[0][video], scenes[video])[1]))
     count = len(rows[0][1][0])
     films = [_panel([image for blurry, own, turned in rows for image in (blurry[t], own[t][k], turned[t][k])])
              for t, k in itertools.product(range(LENGTH), range(count))]
@@ -234,12 +249,12 @@ def _panel(tiles: list[np.ndarray], shown: int = 160, label: int = 18) -> Image.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, nargs="+", default=MODELS)
-    parser.add_argument("--footage", type=Path, help="folder of real videos")
+    parser.add_argument("--footage", type=Path, nargs="+", default=[], help="folders of real videos")
     parser.add_argument("--picture", type=Path, help="make this picture with the first model, and nothing else")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.picture:
-        picture(given.models[0], given.picture)
+        picture(given.models, given.picture)
     else:
         run(given.models, given.footage)
 

@@ -25,7 +25,7 @@ from hypercut_core.files import explain_os_errors
 WINDOW = 64  # most frames that wait for their direction
 MEMORY = 256 * 2**20  # bytes of waiting frames; more than that is in a temporary file
 CUT_HEIGHT = 256  # px, at which cuts are sought
-CUT_REACH = 16.0  # px at that height
+CUT_REACH = 32.0  # px at that height: faster motion looks like a cut
 SMALLEST = 32  # px
 
 Restore = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> uint8 [T, H, W, 3]
