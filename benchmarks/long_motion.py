@@ -1,8 +1,8 @@
 """Long and curved motion: a model trained for 15 frames against one of 7 frames that is interpolated.
 
-    nice .venv/bin/python -m benchmarks.long_motion [--other models/deblurrer-sequence_min.safetensors]
+    nice .venv/bin/python -m benchmarks.long_motion [--other models/deblurrer-sequence_min.safetensors] [--steps N]
 
-Clips and training by the pipeline's own steps with the preset `long-motion`, made small (about four CPU-minutes):
+Clips and training by the preset `long-motion`, made small (about four CPU-minutes):
 few clips, and a third of the steps. The other model is the demo's, whose frames `restore --frames 15` interpolates; it
 was trained longer, on shorter and straighter paths. A stopped training goes on. Writes
 benchmarks/results/long_motion.md.
@@ -20,7 +20,8 @@ from torch import Tensor
 from components.params import load
 from hypercut_core.animation import resample_frames
 from hypercut_core.clips.store import ClipStore
-from hypercut_core.deblurring.models import load_deblurrer
+from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
+from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.evaluation.protocol import Predict, evaluate_clips, repeat_blurry, summarise
 from hypercut_core.files import write_text
 from pipelines import local
@@ -28,8 +29,7 @@ from pipelines.workspace import Workspace
 
 OUT = Path(__file__).parent / "results/long_motion.md"
 WORK = Path("work/benchmarks/long_motion")
-SMALL = ("blur.clips={train: 400, val: 16, test: 64}", "deblurrer.training.steps=1000",
-         "objectives=[sequence_min]", "deblurrer.objective=sequence_min")
+CLIPS = "blur.clips={train: 400, val: 16, test: 64}"
 
 
 def interpolated(file: Path, frames: int) -> Predict:
@@ -47,18 +47,22 @@ def interpolated(file: Path, frames: int) -> Predict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, default=Path("models/deblurrer-sequence_min.safetensors"))
+    parser.add_argument("--steps", type=int, default=1000)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    ws, p = Workspace(WORK), load(Path("params.yaml"), "long-motion", SMALL)
+    settings = (CLIPS, f"deblurrer.training.steps={given.steps}")
+    ws, p = Workspace(WORK), load(Path("params.yaml"), "long-motion", settings)
     if not ws.clips.exists():
         local.collect_footage(ws, p)
         local.synthesize_blur(ws, p)
-    if not ws.deblurrer("sequence_min").exists():
-        local.train_deblurrer(ws, p, "sequence_min")
-    store = ClipStore(ws.clips)
+    store, file = ClipStore(ws.clips), ws.root / f"models/sequence_min-{given.steps}.safetensors"
+    if not file.exists():
+        d = p.deblurrer
+        model = fit_deblurrer(store, "sequence_min", DeblurrerTraining(d.model, d.loss, d.training), p.seed, ws.work)
+        save_deblurrer(file, model, {"objective": "sequence_min", "data": store.sha256, "seed": p.seed})
     indices = store.indices("test")
     trivial = evaluate_clips(repeat_blurry(store.frames), store, indices)
-    models = {"trained for 15 frames": load_deblurrer(ws.deblurrer("sequence_min")),
+    models = {"trained for 15 frames": load_deblurrer(file),
               "trained for 7 frames, interpolated to 15": interpolated(given.other, store.frames)}
     lines = ["# Long and curved motion: 15 frames", "",
              f"Blind pPSNR in dB on {len(indices)} clips of unseen photos with paths of 6 to 16 px that bend by up to",
