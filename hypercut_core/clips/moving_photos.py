@@ -101,6 +101,9 @@ def _check(config: MovingPhotosConfig, frames: int) -> None:
     if not 0 < config.motion_min <= config.motion_max:
         raise BadParameters(f"motion_min {config.motion_min} and motion_max {config.motion_max} do not fit",
                             where="blur.photos", remedy="set 0 < motion_min <= motion_max")
+    if not 0 <= config.acceleration <= 1:
+        raise BadParameters(f"acceleration is {config.acceleration}", where="blur.photos.acceleration",
+                            remedy="set a share of the speed, 0 to 1")
 
 
 def _kind(config: MovingPhotosConfig, place: int) -> str:
