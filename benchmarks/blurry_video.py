@@ -229,7 +229,7 @@ def picture(models: list[Path], out: Path) -> None:
     films = [_panel([image for blurry, own, turned in rows for image in (blurry[t], own[t][k], turned[t][k])])
              for t, k in itertools.product(range(LENGTH), range(count))]
     out.parent.mkdir(exist_ok=True)
-    films[0].save(out, save_all=True, append_images=films[1:], duration=70, loop=0, quality=70, method=6)
+    films[0].save(out, save_all=True, append_images=films[1:], duration=70, loop=0, quality=70, method=2)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
 
 
