@@ -154,7 +154,8 @@ def markdown(made: Found, real: Found) -> str:
              "Consistent: share of consecutive frames that run the same way. Right: share of frames that run the way",
              "that they were taken. Made videos of photos that no model saw, 96 px, 4 to 10 px of motion an exposure,",
              "directions turning all the time; duty is the share of time in which the shutter is open. Moving: both",
-             "frames move by 4 px or more, as in training. Made by `python -m benchmarks.blurry_video`.", "",
+             "frames move by 4 px or more, as in training (a limit that was set after the first run).",
+             "Made by `python -m benchmarks.blurry_video`.", "",
              "| model | direction of a frame | videos | neighbours | consistent | right | consistent, moving |",
              "|---|---|---|---|---|---|---|"]
     for model, cells in made.items():
