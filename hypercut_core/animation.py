@@ -128,7 +128,17 @@ def write_animation(frames: np.ndarray, out: str | os.PathLike[str], *, bounce: 
     """
     path = Path(out)
     suffix = check_output(path, fps=fps, frames=frames_shown, size=(frames.shape[2], frames.shape[1]))
-    shown = playback(frames, frames_shown, reverse, bounce)
+    return write_shown(playback(frames, frames_shown, reverse, bounce), path, suffix, fps)
+
+
+def write_shown(shown: Iterator[np.ndarray], path: Path, suffix: str, fps: float) -> Path:
+    """Write uint8 sRGB ``[H, W, 3]`` frames as they come; `suffix` and `fps` have passed `check_output`.
+
+    MP4 and PNG files need the memory of one frame, GIF and WebP that of all.
+
+    Returns:
+        `path`, whole.
+    """
     if not suffix:
         with atomic_directory(path) as folder:
             for index, frame in enumerate(shown, start=1):

@@ -40,7 +40,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(path)
     with explain_os_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}{PARTIAL}", suffix=final.suffix, dir=final.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{final.name}{PARTIAL}{os.getpid()}-", suffix=final.suffix,
+                                        dir=final.parent)
         os.close(handle)
         partial = Path(name)
         try:
@@ -104,11 +105,14 @@ def _take_place(made: Path, final: Path) -> None:
 
 
 def remove_abandoned(final: Path) -> None:
-    """Delete partial folders of `final` whose process is gone."""
+    """Delete partial files and folders of `final` whose process is gone."""
     for left in final.parent.glob(f".{final.name}{PARTIAL}*-*"):
         owner = left.name.split(PARTIAL)[-1].split("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

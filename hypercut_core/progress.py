@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+_bars = threading.local()  # whether this thread shows one
 
 
 def say(line: str) -> None:
@@ -34,6 +36,9 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.shown and sys.stderr.isatty():
+            if getattr(_bars, "open", False):  # a terminal shows one bar at a time: that of the whole
+                self.shown = False
+                return self
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -42,6 +47,7 @@ class Progress:
                             TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
                             console=Console(stderr=True), transient=True)
             self._bar.start()
+            _bars.open = True
             self._task = self._bar.add_task(self.label, total=self.total, note="")
         return self
 
@@ -61,6 +67,7 @@ class Progress:
                  trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
+            _bars.open = False
 
 
 def track(items: Iterable[Item], label: str, total: int | None = None) -> Iterator[Item]:

@@ -216,25 +216,30 @@ data_sets.add_commands(app)
 
 
 @app.command("restore", rich_help_panel=USE)
-def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
+def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo, blurry video, or folder of a video's frames.")],
             out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
             model: ModelOption = CHAMPION,
             frames: FramesOption = None,
             reverse: ReverseOption = False,
             bounce: BounceOption = False,
-            fps: FpsOption = 10.0,
+            fps: Annotated[float | None, typer.Option(help="Frames a second. [10; of a video: what shows it in its own "
+                                                      "time]")] = None,
+            slow: Annotated[float, typer.Option(help="Of a video: show it so many times slower.")] = 1.0,
+            report: Annotated[Path | None, typer.Option(help="Of a video: JSON of each frame's direction. "
+                                                        "[OUT.json]")] = None,
+            window: Annotated[int, typer.Option(min=1, max=4096, help="Of a video: most frames that wait for their "
+                                                "direction.")] = 64,
             tile: TileOption = 512,
             views: ViewsOption = None,
             guidance: Annotated[Path | None, typer.Option(help="For a motion-guided model: strokes (.json), or a copy "
                                                           "of the photo painted by direction. [its own guess]")] = None,
             workspace: WorkspaceOption = HERE) -> None:
-    """Turn one blurry photo into the sharp frames behind it."""
-    from hypercut_core.restore import restore_command
-    from pipelines.models import model_file
+    """Turn one blurry photo into the sharp frames behind it; a blurry video into a sharp one."""
+    from pipelines.restoring import Shown, restore_any
 
-    written = restore_command(photo, out, model_file(model, workspace), frames=frames, reverse=reverse, bounce=bounce,
-                              fps=fps, tile=tile, views=views, guidance=guidance)
-    typer.echo(f"restored: {written}")
+    shown = Shown(frames, reverse, bounce, fps, slow)
+    typer.echo(f"restored: {restore_any(photo, out, model, shown, tile, views, report, window, workspace,
+                                          guidance)}")
 
 
 @app.command("restore-events", rich_help_panel=USE)

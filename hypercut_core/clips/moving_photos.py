@@ -42,6 +42,7 @@ class MovingPhotosConfig:
     camera: float = 0.1  # share of clips in which only the camera moves
     both: float = 0.05  # share of clips in which camera and cut-outs move; the rest: cut-outs only
     curvature: float = 0.05  # greatest sideways bend of a path, as a share of its length
+    acceleration: float = 0.3  # greatest change of speed from the middle to an end, as a share: 1 comes to rest
     shake: float = 0.03  # greatest shake on top of camera motion, as a share of the path's length
     roll: float = 0.5  # greatest camera roll during the exposure, degrees
     zoom_min: float = 0.6  # least photo pixels per clip pixel: below 1 the photo is magnified
@@ -100,6 +101,9 @@ def _check(config: MovingPhotosConfig, frames: int) -> None:
     if not 0 < config.motion_min <= config.motion_max:
         raise BadParameters(f"motion_min {config.motion_min} and motion_max {config.motion_max} do not fit",
                             where="blur.photos", remedy="set 0 < motion_min <= motion_max")
+    if not 0 <= config.acceleration <= 1:
+        raise BadParameters(f"acceleration is {config.acceleration}", where="blur.photos.acceleration",
+                            remedy="set a share of the speed, 0 to 1")
 
 
 def _kind(config: MovingPhotosConfig, place: int) -> str:
@@ -109,22 +113,22 @@ def _kind(config: MovingPhotosConfig, place: int) -> str:
     return "both" if share < config.camera + config.both else "object"
 
 
-def _uniform(draw: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+def uniform(draw: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
     return torch.rand(*shape, generator=draw) * (high - low) + low
 
 
 def _paths(config: MovingPhotosConfig, times: Tensor, count: int, draw: torch.Generator,
            shake: float) -> tuple[Tensor, Tensor]:
     """Smooth paths p(t) in px, (count, len(times), 2), and their lengths, (count,)."""
-    length = _uniform(draw, config.motion_min, config.motion_max, count, 1)
-    angle = _uniform(draw, 0, 2 * math.pi, count, 1)
-    bend = _uniform(draw, -config.curvature, config.curvature, count, 1)
-    speed_up = _uniform(draw, -0.3, 0.3, count, 1)
+    length = uniform(draw, config.motion_min, config.motion_max, count, 1)
+    angle = uniform(draw, 0, 2 * math.pi, count, 1)
+    bend = uniform(draw, -config.curvature, config.curvature, count, 1)
+    speed_up = uniform(draw, -config.acceleration, config.acceleration, count, 1)
     along = times + speed_up * (times**2 - 0.25)
     aside = bend * (4 * times**2 - 1) * 0.5
     for frequency in (0.5, 1.0):
-        amplitude = _uniform(draw, -shake, shake, count, 1) / (2 * frequency)
-        phase = _uniform(draw, 0, 2 * math.pi, count, 1)
+        amplitude = uniform(draw, -shake, shake, count, 1) / (2 * frequency)
+        phase = uniform(draw, 0, 2 * math.pi, count, 1)
         aside = aside + amplitude * (torch.sin(2 * math.pi * frequency * times + phase) - torch.sin(phase))
     cos, sin = torch.cos(angle), torch.sin(angle)
     path = torch.stack([cos * along - sin * aside, sin * along + cos * aside], dim=-1) * length[..., None]
@@ -139,19 +143,19 @@ def _render_chunk(config: MovingPhotosConfig, kind: str, back: str, front: str, 
     times = (torch.arange(instants) + 0.5) / instants - 0.5
     still = torch.zeros(CHUNK, instants, 2)
     camera, camera_length = _paths(config, times, CHUNK, draw, config.shake)
-    roll = _uniform(draw, -config.roll, config.roll, CHUNK, 1) * math.pi / 180 * times
+    roll = uniform(draw, -config.roll, config.roll, CHUNK, 1) * math.pi / 180 * times
     if kind == "object":
         camera, camera_length, roll = still, torch.zeros(CHUNK), torch.zeros(CHUNK, instants)
-    background = _texture(back, config, camera, roll, draw, device, candidates=2,
-                          magnify=config.softness if kind == "object" else 1.0)
+    background = seen_photo(back, config, camera, roll, draw, device, candidates=2,
+                            magnify=config.softness if kind == "object" else 1.0)
     picture, motion = background, camera_length
     if kind != "camera":
         moving, length = _paths(config, times, CHUNK, draw, 0.0)
         motion = torch.maximum(motion, length)
-        texture = _texture(front, config, moving, torch.zeros_like(roll), draw, device, candidates=6)
-        alpha = _cut_outs(config, moving, draw, device)
+        texture = seen_photo(front, config, moving, torch.zeros_like(roll), draw, device, candidates=6)
+        alpha = cut_outs(config, moving, draw, device)
         picture = background + alpha[:, :, None] * (texture - background)
-    gain = _uniform(draw, 1 - config.tint, 1 + config.tint, CHUNK, 1, 3, 1, 1).to(device)
+    gain = uniform(draw, 1 - config.tint, 1 + config.tint, CHUNK, 1, 3, 1, 1).to(device)
     light = (picture * gain).unflatten(1, (frames, config.subframes)).mean(2).clamp(0, 1)
     encoded = from_linear(light, "srgb").mul(255).round().to(torch.uint8)
     return encoded.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy(), motion
@@ -162,15 +166,15 @@ def _pixel_grid(size: int, device: str) -> tuple[Tensor, Tensor]:
     return axis.view(1, 1, 1, size), axis.view(1, 1, size, 1)
 
 
-def _texture(name: str, config: MovingPhotosConfig, path: Tensor, roll: Tensor, draw: torch.Generator,
-             device: str, candidates: int, magnify: float = 1.0) -> Tensor:
+def seen_photo(name: str, config: MovingPhotosConfig, path: Tensor, roll: Tensor, draw: torch.Generator,
+               device: str, candidates: int, magnify: float = 1.0) -> Tensor:
     """The photo seen through a window that moves against `path`: (CHUNK, instants, 3, S, S), linear light."""
     photo = load_photo_linear(name)
     photo = photo[None]
     height, width = photo.shape[-2:]
     centre = _lively_places(photo, config.size, draw, candidates)
-    angle = _uniform(draw, 0, 2 * math.pi, CHUNK, 1) + roll
-    zoom = _uniform(draw, config.zoom_min, config.zoom_max, CHUNK, 1) / magnify
+    angle = uniform(draw, 0, 2 * math.pi, CHUNK, 1) + roll
+    zoom = uniform(draw, config.zoom_min, config.zoom_max, CHUNK, 1) / magnify
     cos, sin = (zoom * torch.cos(angle)).to(device), (zoom * torch.sin(angle)).to(device)
     x, y = _pixel_grid(config.size, device)
     move = path.to(device)
@@ -196,13 +200,13 @@ def _lively_places(photo: Tensor, size: int, draw: torch.Generator, candidates: 
     box, pad = size // 2 * 2 + 1, size // 2
     energy = F.avg_pool2d(energy, (box, 1), stride=1, padding=(pad, 0))
     energy = F.avg_pool2d(energy, (1, box), stride=1, padding=(0, pad))[0, 0]
-    x = _uniform(draw, 0.15, 0.85, CHUNK, candidates) * width
-    y = _uniform(draw, 0.15, 0.85, CHUNK, candidates) * height
+    x = uniform(draw, 0.15, 0.85, CHUNK, candidates) * width
+    y = uniform(draw, 0.15, 0.85, CHUNK, candidates) * height
     best = energy[y.long(), x.long()].argmax(1, keepdim=True)
     return torch.cat([x.gather(1, best), y.gather(1, best)], dim=1)
 
 
-def _cut_outs(config: MovingPhotosConfig, path: Tensor, draw: torch.Generator, device: str) -> Tensor:
+def cut_outs(config: MovingPhotosConfig, path: Tensor, draw: torch.Generator, device: str) -> Tensor:
     """Coverage (CHUNK, instants, S, S) of one to three smooth blobs that follow `path`, edges anti-aliased."""
     size = config.size
     x, y = _pixel_grid(size, device)
@@ -210,10 +214,10 @@ def _cut_outs(config: MovingPhotosConfig, path: Tensor, draw: torch.Generator, d
     cover = torch.zeros(CHUNK, path.shape[1], size, size, device=device)
     wanted = torch.randint(1, 4, (CHUNK, 1), generator=draw)
     for blob in range(3):
-        place = _uniform(draw, -0.35, 0.35, CHUNK, 2).to(device) * size
-        radius = (_uniform(draw, 0.14, 0.3, CHUNK, 1) * size * (wanted > blob)).to(device)
-        phase = _uniform(draw, 0, 2 * math.pi, CHUNK, 3).to(device)
-        bumps = _uniform(draw, 0.0, 0.2, CHUNK, 3).to(device)
+        place = uniform(draw, -0.35, 0.35, CHUNK, 2).to(device) * size
+        radius = (uniform(draw, 0.14, 0.3, CHUNK, 1) * size * (wanted > blob)).to(device)
+        phase = uniform(draw, 0, 2 * math.pi, CHUNK, 3).to(device)
+        bumps = uniform(draw, 0.0, 0.2, CHUNK, 3).to(device)
         dx = x - move[:, :, 0, None, None] - place[:, 0].view(-1, 1, 1, 1)
         dy = y - move[:, :, 1, None, None] - place[:, 1].view(-1, 1, 1, 1)
         distance, angle = torch.hypot(dx, dy), torch.atan2(dy, dx)

@@ -90,6 +90,16 @@ def _check_whole(path: Path, container: Any, stream: Any, count: int, end: float
                          where=path, remedy=f"{_COPY_AGAIN}, {_SKIP}")
 
 
+def has_sound(path: Path) -> bool:
+    """Whether a video has sound beside its picture.
+
+    Raises:
+        BadFootage: the file cannot be opened as a video.
+    """
+    with _open(path) as (container, _):
+        return bool(container.streams.audio)
+
+
 def read_video(path: Path, height: int, damage: list[Damage]) -> Iterator[Frame]:
     """Yield the frames of a video, scaled down to `height` px (0: as they are; never scaled up).
 

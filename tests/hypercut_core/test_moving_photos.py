@@ -3,9 +3,10 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 
 from hypercut_core.blur.exposure import blur_error
-from hypercut_core.clips.moving_photos import KINDS, MovingPhotosConfig, render_clips
+from hypercut_core.clips.moving_photos import KINDS, MovingPhotosConfig, _paths, render_clips
 from hypercut_core.clips.photos import PHOTOS, photo_path
 from hypercut_core.errors import BadParameters
 
@@ -61,10 +62,28 @@ def test_camera_motion_is_the_path_that_was_asked_for() -> None:
         assert shift == pytest.approx(clip.motion, abs=1.0)
 
 
+@pytest.mark.parametrize(("curvature", "acceleration"), [(0.0, 0.0), (0.7, 0.6)])
+def test_paths_bend_and_change_their_speed_as_asked(curvature: float, acceleration: float) -> None:
+    config = dataclasses.replace(SMALL, motion_min=10.0, motion_max=10.0, curvature=curvature,
+                                 acceleration=acceleration)
+    times = torch.linspace(-0.5, 0.5, 101)
+    path, length = _paths(config, times, 200, torch.Generator().manual_seed(0), shake=0.0)
+    chord = path[:, -1] - path[:, 0]
+    along = chord / chord.norm(dim=1, keepdim=True)
+    aside = path - path[:, :1] - ((path - path[:, :1]) * along[:, None]).sum(-1, keepdim=True) * along[:, None]
+    assert aside.norm(dim=-1).max() == pytest.approx(10 * curvature / 2, rel=0.05, abs=1e-4)
+    speed = ((path[:, 1:] - path[:, :-1]) * along[:, None]).sum(-1)
+    change = (speed[:, -1] - speed[:, 0]) / (speed[:, -1] + speed[:, 0])
+    assert change.abs().max() == pytest.approx(acceleration, rel=0.05, abs=1e-3)
+    assert (length >= 10 - 1e-3).all()
+
+
 def test_nonsense_is_refused() -> None:
     with pytest.raises(BadParameters, match="odd number"):
         next(render_clips(SMALL, "train", 1, 0, frames=4))
     with pytest.raises(BadParameters, match="motion_min"):
         next(render_clips(dataclasses.replace(SMALL, motion_min=9.0, motion_max=2.0), "train", 1, 0))
+    with pytest.raises(BadParameters, match=r"acceleration is 1\.5"):
+        next(render_clips(dataclasses.replace(SMALL, acceleration=1.5), "train", 1, 0))
     with pytest.raises(BadParameters, match="unknown split"):
         next(render_clips(SMALL, "dev", 1, 0))

@@ -1,0 +1,99 @@
+"""What two restored neighbours say about each other's direction of time.
+
+Each frame t of a blurry video is restored to T sharp frames whose direction is a guess. Between t and its neighbour
+three things tell more, all of them logarithms of odds:
+
+* the seam: the end of t's frames should look like the beginning of those of t + 1. Of the four ways to turn the two,
+  log(MSE + noise) of what then meets. With a motion of d px an exposure these are 0, d, d and 2d apart (and further
+  by the dead time between the exposures), so that the seam tells the direction and not only whether the two agree;
+* the way on: the motion within an exposure should point where the picture goes until the next one. Middle frames
+  do not depend on any direction, and so the flow F between those of t and t + 1 tells the direction of time.
+  With r the cosine between F and the flow within the frames, 2 atanh(r) = log((1 + r) / (1 - r));
+* the way that it went: motion seldom turns round from one exposure to the next. 2 atanh(r) of the flows within both.
+
+One direction holds for a whole frame: regions that move differently are not told apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypercut_core.deblurring.optical_flow import optical_flow
+
+WORKING_SIDE = 96  # px; larger frames are shrunk by a whole number until the shorter side is below twice this
+NOISE = (1 / 255) ** 2  # squared grey levels (0..1) that two pictures of the same thing differ by
+SURE = 0.98  # greatest cosine that is believed
+# Weights of the three: a softmax over the four ways to turn two neighbours, fitted to made videos of the photos of
+# "val" and "train" (3.9, 1.6 and 1.2 there); the margins are calibrated by it too.
+SEAM, ON, ALONG = 4.0, 1.5, 1.25
+STILL = 0.5  # px at the working size: a frame whose fastest twentieth moves less has no direction to speak of
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What is kept of a restored frame until its neighbour has come: grey pictures (h, w) and a flow (2, h, w)."""
+
+    first: Tensor
+    middle: Tensor
+    last: Tensor
+    flow: Tensor  # of what is in the middle frame, from the first frame to the last, working-size px
+    motion: float  # how far the fastest twentieth of the picture goes during the exposure, px
+    still: bool  # nothing moves enough to have a direction
+
+
+@dataclass(frozen=True)
+class LinkEvidence:
+    """Logarithms of odds between two neighbours. `seam` is (2, 2), first index the frame before: 0 keep, 1 reverse."""
+
+    seam: np.ndarray
+    on: tuple[float, float]  # the way on, for keeping the frame before and for keeping the frame after
+    along: float  # the way that it went: above 0 for keeping both, or neither
+
+    def cost(self, weights: tuple[float, float, float] = (SEAM, ON, ALONG)) -> np.ndarray:
+        """(2, 2) nats, for `signs.SignChain`."""
+        turn = np.array([1.0, -1.0])
+        return (weights[0] * self.seam - weights[1] / 2 * (turn[:, None] * self.on[0] + turn[None] * self.on[1])
+                - weights[2] / 2 * turn[:, None] * turn[None] * self.along)
+
+
+def glimpse(sharp: np.ndarray) -> Glimpse:
+    """Look at a restored frame, uint8 [T, H, W, 3]."""
+    count = len(sharp)
+    shrink = max(1, min(sharp.shape[1:3]) // WORKING_SIDE)
+    first, middle, last = (_grey(sharp[k], shrink) for k in (0, count // 2, count - 1))
+    to_last, to_first = _flows((middle, last), (middle, first))
+    flow = to_last - to_first
+    fastest = float(flow.norm(dim=0).flatten().quantile(0.95))
+    return Glimpse(first, middle, last, flow, shrink * fastest, fastest < STILL)
+
+
+def link_evidence(before: Glimpse, after: Glimpse) -> LinkEvidence:
+    """What two neighbours of one size say about each other."""
+    ends, begins = (before.last, before.first), (after.first, after.last)
+    seam = np.array([[float(torch.log((end - begin).square().mean() + NOISE)) for begin in begins] for end in ends])
+    ahead, back = _flows((before.middle, after.middle), (after.middle, before.middle))
+    return LinkEvidence(seam, (_odds(before.flow, ahead), -_odds(after.flow, back)), _odds(before.flow, after.flow))
+
+
+def _grey(frame: np.ndarray, shrink: int) -> Tensor:
+    """uint8 [H, W, 3] to float (h, w) in 0..1, each pixel the mean of shrink x shrink."""
+    height, width = (side // shrink * shrink for side in frame.shape[:2])
+    blocks = frame[:height, :width].reshape(height // shrink, shrink, width // shrink, shrink * 3)
+    return torch.from_numpy(blocks.mean((1, 3), dtype=np.float32) / 255)
+
+
+def _flows(*pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Flows (n, 2, h, w) of pairs of pictures, in one go: most of the time goes into calls, not pixels."""
+    first, second = (torch.stack(pictures)[:, None] for pictures in zip(*pairs, strict=True))
+    return optical_flow(first, second)
+
+
+def _odds(one: Tensor, other: Tensor) -> float:
+    """2 atanh of the cosine between two flows; 0 where one of them is nothing."""
+    scale = float(one.norm() * other.norm())
+    cosine = float((one * other).sum()) / scale if scale > 1e-6 else 0.0
+    return 2 * float(np.arctanh(SURE * cosine))
