@@ -238,8 +238,8 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo, blurry vid
     from pipelines.restoring import Shown, restore_any
 
     shown = Shown(frames, reverse, bounce, fps, slow)
-    typer.echo(f"restored: {restore_any(photo, out, model, shown, tile, views, report, window, workspace,
-                                          guidance)}")
+    written = restore_any(photo, out, model, shown, tile, views, report, window, workspace, guidance)
+    typer.echo(f"restored: {written}")
 
 
 @app.command("restore-events", rich_help_panel=USE)
