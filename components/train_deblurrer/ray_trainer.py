@@ -171,7 +171,7 @@ def _work(config: dict[str, Any]) -> Trained | None:
     with watching as watch:
         model = task.train(Path(), Execution(
             world, order.scale.micro_batch, open_checkpoints(order.checkpoints), order.scale.keep, watch,
-            order.scale.watch_seconds, said.append))
+            order.scale.watch_seconds, say=said.append))
     return _packed(model, said) if world.first else None
 
 

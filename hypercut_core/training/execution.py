@@ -39,8 +39,8 @@ class Execution:
     keep: int = 2  # newest checkpoints that are kept, beside the one of the lowest loss
     watch: Watch | None = None  # told in the first process only
     watch_seconds: float = 30.0  # time between two calls of `watch`, s
-    follow: Follow | None = None  # told every step, in the first process only
     say: Callable[[str], None] = say  # told in one line what went wrong and was survived
+    follow: Follow | None = None  # told every step, in the first process only
 
 
 class Watcher:
