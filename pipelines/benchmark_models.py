@@ -245,14 +245,15 @@ class _Benchmark:
         from hypercut_core.clips.store import ClipStore
         from pipelines.local import git_revision
 
-        store = ClipStore(self.ws.clips)
+        store, width = ClipStore(self.ws.clips), self.config.cost_width
+        size = f"{width}x{self.config.cost_height}" if width else "no size"
         count = len(scored_clips(store, self.p.evaluate.split, self.p.evaluate.max_clips))
         learned = len(store.indices("train"))
         sentence = (f"{count:,} {self.p.evaluate.split} clips scored, {learned:,} to learn from; "
                     f"{budget_text(self.config)}; seeds {', '.join(map(str, self.seeds))}.")
         return {"sentence": sentence, "budget": budget_text(self.config), "clips": count, "frames": store.frames,
                 "split": self.p.evaluate.split, "clip store (sha256)": store.sha256, "seeds": list(self.seeds),
-                "size": f"{self.config.cost_width}x{self.config.cost_height}", "torch": torch.__version__,
+                "size": size, "torch": torch.__version__,
                 "revision": git_revision()}
 
     def _shown(self, done: list[Job], lines: list[Line]) -> list[Any]:
