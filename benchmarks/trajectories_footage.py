@@ -39,7 +39,7 @@ WORK = Path("work/benchmarks/trajectories_footage")
 KINDS = ("face", "hand")
 UNSEEN = ("test", "val")
 MOST = 2  # faces or hands in a picture
-MARK = "## Looked at"  # what follows was written by a person and stays when the rest is made again
+MARK = "## Looked at"  # what follows was written by hand and stays when the rest is made again
 Seeds = dict[int, list[FollowedClip]]
 
 
