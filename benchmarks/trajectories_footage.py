@@ -301,7 +301,7 @@ def _spread(values: float | Sequence[float], scale: float, digits: int) -> str:
 
 
 def write(result: Mapping[str, Any], folder: Path) -> str:
-    """Write the table and the JSON; what a person wrote below `MARK` stays."""
+    """Write the table and the JSON; what was written by hand below `MARK` stays."""
     file = folder / "trajectories_footage.md"
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     said = before[before.index(MARK):] if MARK in before else ""
