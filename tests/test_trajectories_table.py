@@ -1,4 +1,4 @@
-"""The table of benchmarks/trajectories_footage.py: from clips of several seeds to figures, and what was written by hand."""
+"""The table of benchmarks/trajectories_footage.py: from clips of several seeds to figures; hand-written notes stay."""
 
 from __future__ import annotations
 
