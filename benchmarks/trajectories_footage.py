@@ -39,7 +39,7 @@ WORK = Path("work/benchmarks/trajectories_footage")
 KINDS = ("face", "hand")
 UNSEEN = ("test", "val")
 MOST = 2  # faces or hands in a picture
-MARK = "## Looked at"  # what follows was written by a person and stays when the rest is made again
+MARK = "## Looked at"  # what follows was written by hand and stays when the rest is made again
 Seeds = dict[int, list[FollowedClip]]
 
 
@@ -301,7 +301,7 @@ def _spread(values: float | Sequence[float], scale: float, digits: int) -> str:
 
 
 def write(result: Mapping[str, Any], folder: Path) -> str:
-    """Write the table and the JSON; what a person wrote below `MARK` stays."""
+    """Write the table and the JSON; what was written by hand below `MARK` stays."""
     file = folder / "trajectories_footage.md"
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     said = before[before.index(MARK):] if MARK in before else ""

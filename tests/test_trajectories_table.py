@@ -1,4 +1,4 @@
-"""The table of benchmarks/trajectories_footage.py: from clips of several seeds to figures, and what a person wrote."""
+"""The table of benchmarks/trajectories_footage.py: from clips of several seeds to figures; hand-written notes stay."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_seed_without_a_system_is_left_out_of_its_figures() -> None:
     assert (len(systems["mine"]["rate"]), len(systems["late"]["rate"])) == (2, 1)
 
 
-def test_what_a_person_wrote_stays(tmp_path: Path) -> None:
+def test_what_was_written_by_hand_stays(tmp_path: Path) -> None:
     systems = ["mine", "late"]
     result = {"seeds": [0, 1], "systems": systems, "sets": {"crops": gathered(SEEDS, systems)},
               "worse": {"crops": {name: worse(SEEDS, name) for name in systems}}}

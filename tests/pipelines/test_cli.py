@@ -56,7 +56,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 
 COMMANDS = {*STEPS, "run", "demo", "restore", "restore-events", "benchmark", "gate", "params", "doctor", "submit",
-            "compile", "describe", "export", "capture", "watch", "ui"}
+            "compile", "describe", "export", "capture", "watch", "ui", "trajectories"}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
