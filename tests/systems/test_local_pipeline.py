@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1800  # s; the machine may be busy
 SMOKE = ("--params", ROOT / "params.yaml", "--preset", "smoke")
 TASKS = {*STEPS, "close-run"} - {"evaluate-trajectories"}  # it is switched off, and not compiled in
+SWITCHED_OFF = "metrics/evaluate-trajectories.json"
 ALWAYS = {"collect-footage", "evaluate", "register-model", "close-run"}
 
 
@@ -69,6 +70,9 @@ def test_all_nine_steps_run_and_end_as_hypercut_run_does(
     assert "the pipeline is done: 11 tasks ran" in done.stderr  # two objectives
     hypercut("run", *SMOKE, "-w", tmp_path / "run")
     expected = digests(tmp_path / "run")
+    off = json.loads((tmp_path / "run" / SWITCHED_OFF).read_text())
+    assert off == {"enabled": False}
+    del expected[SWITCHED_OFF]  # DVC wants a file of a stage that is off; the pipeline was compiled without it
     assert {"metrics/evaluate.json", "metrics/register-model.json", "metrics/train-encoder.json",
             "models/deblurrer-sequence_min.safetensors", "data/orders.parquet", "data/clips/clips.parquet",
             "data/footage.json"} <= set(expected)
