@@ -99,7 +99,7 @@ def moving(seed: int, count: int, gap: float = 0.0, speed: float = SPEED) -> lis
 
 @pytest.mark.parametrize("gap", [0.0, 0.5, 1.0])
 def test_neighbours_tell_the_direction_of_time(gap: float) -> None:
-    """Each of the three voices, and all of them, over all ways to turn two neighbours."""
+    """Each of the four voices, and all of them, over all ways to turn two neighbours."""
     one, other = ({sign: glimpse(sharp[::sign]) for sign in (1, -1)} for sharp in moving(3, 2, gap))
     straight = link_evidence(one[1], other[1], Pace()).cost()
     for a, b in itertools.product((1, -1), repeat=2):
@@ -108,6 +108,8 @@ def test_neighbours_tell_the_direction_of_time(gap: float) -> None:
         assert np.unravel_index(evidence.cost().argmin(), (2, 2)) == kept
         assert evidence.on[0] * a > 0
         assert evidence.on[1] * b > 0
+        assert evidence.carried[0] * a > 0
+        assert evidence.carried[1] * b > 0
         assert evidence.along * a * b > 0
         # turning a frame swaps rows or columns, and nothing else
         np.testing.assert_allclose(evidence.cost(), straight[::a, ::b], atol=1e-4)
