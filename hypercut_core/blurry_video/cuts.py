@@ -2,8 +2,8 @@
 
 Blurry pictures that went a fifth of their width look like two shots to `frame_motion`. Two exposures of one scene keep
 their detail, at another place: the correlation of high-passed pictures, at the shift that suits them best, tells them
-from two scenes. On made videos of photos of "val" and "train" 95 % of pairs within a video are above 0.38, and of pairs
-of two videos, made or real, none is above 0.31.
+from two scenes. Of made videos of photos of "val" and "train", a quarter of all pairs look like a cut; 95 % of
+these are at 0.39 or more, and pairs of two videos, made or real, at 0.31 at most.
 """
 
 from __future__ import annotations
