@@ -34,7 +34,7 @@ from hypercut_core.clips.moving_photos import KINDS, MovingPhotosConfig
 from hypercut_core.clips.moving_videos import render_videos
 from hypercut_core.clips.video import Frame, read_video
 from hypercut_core.deblurring.models import load_deblurrer
-from hypercut_core.files import atomic_file, read_json, write_json, write_text
+from hypercut_core.files import atomic_file, write_json, write_text
 from hypercut_core.restore import restore
 from hypercut_core.tiles import agreement
 
@@ -184,18 +184,16 @@ def _cell_line(model: str, name: str, videos: list[dict[str, Any]]) -> str:
     turned, own = shares(videos, "turned"), shares(videos, "own")
     sure, right = sure_share(videos)
     return (f"| {model} | {name} | {turned['consistent']:.1%} / {turned['right']:.1%} | {own['consistent']:.1%} / "
-            f"{own['right']:.1%} | {sure:.0%} | {right:.1%} | {sum(video['shots'] for video in videos)} |")
+            f"{own['right']:.1%} | {sure:.0%} | {f'{right:.1%}' if sure else '-'} | {sum(video['shots'] for video in videos)} |")
 
 
 def cell(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of a cell by model, measured or read."""
-    file = WORK / f"{name}.json"
-    if not file.exists():
-        made, by_model = restored(name, models, scenes)
-        write_json(file, {model.stem: [measure(*pair) for pair in zip(own, made, strict=True)]
-                          for model, own in zip(models, by_model, strict=True)})
+    """Rows of a cell by model."""
+    made, by_model = restored(name, models, scenes)
+    rows = {model.stem: [measure(*pair) for pair in zip(own, made, strict=True)]
+            for model, own in zip(models, by_model, strict=True)}
     print(f"{name}: done", flush=True)
-    return read_json(file)  # type: ignore[no-any-return]
+    return rows
 
 
 def made_cell(place: int, models: list[Path]) -> dict[str, list[dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """What two restored neighbours say about each other's direction of time.
 
 Each frame t of a blurry video is restored to T sharp frames whose direction is a guess. Between t and its neighbour
-three things tell more, all of them logarithms of odds:
+four things tell more, all of them logarithms of odds:
 
 * the seam: the end of t's frames should look like the beginning of those of t + 1. Of the four ways to turn the two,
   log(MSE + noise) of what then meets. With a motion of d px an exposure these are 0, d, d and 2d apart (and further
@@ -9,6 +9,9 @@ three things tell more, all of them logarithms of odds:
 * the way on: the motion within an exposure should point where the picture goes until the next one. Middle frames
   do not depend on any direction, and so the flow F between those of t and t + 1 tells the direction of time.
   With r the cosine between F and the flow within the frames, 2 atanh(r) = log((1 + r) / (1 - r));
+* carried on: the same without a flow between frames that may be 20 px apart. A middle frame, moved on by +-pace * G, G
+  the flow within the frame, should be the other middle frame: log(MSE + noise) of the one sign less that of the other.
+  How far it is from middle to middle in multiples of G depends on the dead time; the shot tells (`Pace`);
 * the way that it went: motion seldom turns round from one exposure to the next. 2 atanh(r) of the flows within both.
 
 One direction holds for a whole frame: regions that move differently are not told apart.
@@ -23,13 +26,15 @@ import torch
 from torch import Tensor
 
 from hypercut_core.deblurring.optical_flow import optical_flow
+from hypercut_core.deblurring.warping import warp
 
 WORKING_SIDE = 96  # px; larger frames are shrunk by a whole number until the shorter side is below twice this
 NOISE = (1 / 255) ** 2  # squared grey levels (0..1) that two pictures of the same thing differ by
 SURE = 0.98  # greatest cosine that is believed
-# Weights of the three: a softmax over the four ways to turn two neighbours, fitted to made videos of the photos of
-# "val" and "train" (3.9, 1.6 and 1.2 there); the margins are calibrated by it too.
-SEAM, ON, ALONG = 4.0, 1.5, 1.25
+PACES = (0.75, 1.0, 1.2, 1.5, 2.0, 2.4, 3.0)  # from middle to middle, in lengths of the flow from first to last frame
+# Weights of the four: those under which the true directions of made videos of the photos of "val" and "train" are
+# likeliest, whole videos at a time (3.11, 0.65, 1.41 and 0.86 there); the margins are calibrated by it too.
+SEAM, ON, CARRIED, ALONG = 3.1, 0.65, 1.4, 0.85
 STILL = 0.5  # px at the working size: a frame whose fastest twentieth moves less has no direction to speak of
 
 
@@ -51,13 +56,15 @@ class LinkEvidence:
 
     seam: np.ndarray
     on: tuple[float, float]  # the way on, for keeping the frame before and for keeping the frame after
+    carried: tuple[float, float]  # carried on, likewise
     along: float  # the way that it went: above 0 for keeping both, or neither
 
-    def cost(self, weights: tuple[float, float, float] = (SEAM, ON, ALONG)) -> np.ndarray:
+    def cost(self) -> np.ndarray:
         """(2, 2) nats, for `signs.SignChain`."""
         turn = np.array([1.0, -1.0])
-        return (weights[0] * self.seam - weights[1] / 2 * (turn[:, None] * self.on[0] + turn[None] * self.on[1])
-                - weights[2] / 2 * turn[:, None] * turn[None] * self.along)
+        before, after = (ON * on + CARRIED * carried for on, carried in zip(self.on, self.carried, strict=True))
+        return (SEAM * self.seam - (turn[:, None] * before + turn[None] * after) / 2
+                - ALONG / 2 * turn[:, None] * turn[None] * self.along)
 
 
 def glimpse(sharp: np.ndarray) -> Glimpse:
@@ -71,12 +78,36 @@ def glimpse(sharp: np.ndarray) -> Glimpse:
     return Glimpse(first, middle, last, flow, shrink * fastest, fastest < STILL)
 
 
-def link_evidence(before: Glimpse, after: Glimpse) -> LinkEvidence:
-    """What two neighbours of one size say about each other."""
+class Pace:
+    """Which of `PACES` suits a shot: the one whose errors so far are least, whatever the directions."""
+
+    def __init__(self) -> None:
+        self.misfit = np.zeros(len(PACES))
+
+    def odds(self, errors: np.ndarray) -> tuple[float, float]:
+        """For keeping the frame before and the frame after, from log errors (PACES, before or after, keep or not)."""
+        self.misfit += errors.min(2).sum(1)
+        before, after = errors[self.misfit.argmin()]
+        return float(before[1] - before[0]), float(after[1] - after[0])
+
+
+def link_evidence(before: Glimpse, after: Glimpse, pace: Pace) -> LinkEvidence:
+    """What two neighbours of one size say about each other, given the pace of those before, which learns from them."""
     ends, begins = (before.last, before.first), (after.first, after.last)
     seam = np.array([[float(torch.log((end - begin).square().mean() + NOISE)) for begin in begins] for end in ends])
+    errors = np.stack([_moved_on(before.middle, before.flow, after.middle),
+                       _moved_on(after.middle, -after.flow, before.middle)], 1)
     ahead, back = _flows((before.middle, after.middle), (after.middle, before.middle))
-    return LinkEvidence(seam, (_odds(before.flow, ahead), -_odds(after.flow, back)), _odds(before.flow, after.flow))
+    return LinkEvidence(seam, (_odds(before.flow, ahead), -_odds(after.flow, back)), pace.odds(errors),
+                        _odds(before.flow, after.flow))
+
+
+def _moved_on(picture: Tensor, flow: Tensor, target: Tensor) -> np.ndarray:
+    """log(MSE + noise) of a picture moved on by every pace, along the flow and against it, (PACES, 2)."""
+    ways = torch.stack([-sign * pace * flow for pace in PACES for sign in (1, -1)])
+    moved = warp(picture[None, None].expand(len(ways), 1, -1, -1), ways)[:, 0]
+    errors = torch.log((moved - target).square().mean((1, 2)) + NOISE)
+    return errors.reshape(-1, 2).numpy().astype(float)
 
 
 def _grey(frame: np.ndarray, shrink: int) -> Tensor:

@@ -14,7 +14,8 @@ from tempfile import SpooledTemporaryFile, gettempdir
 
 import numpy as np
 
-from hypercut_core.blurry_video.evidence import Glimpse, glimpse, link_evidence
+from hypercut_core.blurry_video.cuts import one_scene
+from hypercut_core.blurry_video.evidence import Glimpse, Pace, glimpse, link_evidence
 from hypercut_core.blurry_video.signs import SignChain
 from hypercut_core.clips.frame_folder import scaled
 from hypercut_core.clips.motion import GreyFrame, frame_motion, grey_frame
@@ -56,6 +57,7 @@ class OrderedVideo:
     def __init__(self, restore: Restore, window: int = WINDOW):
         self.restore, self.window = restore, window
         self.shots: list[Shot] = []
+        self._pace = Pace()
 
     def turned(self, frames: Iterable[Frame], where: Path) -> Iterator[np.ndarray]:
         """Restore `frames` as they come; `shots` is complete at the end.
@@ -72,7 +74,7 @@ class OrderedVideo:
                 why = _why_new_shot(frame, before[1] if before else None, grey)
                 if why:
                     yield from waiting.take(self._end(chain))
-                    chain, before = SignChain(self.window), None
+                    chain, before, self._pace = SignChain(self.window), None, Pace()
                     self.shots.append(Shot(why))
                 sharp = self.restore(frame.pixels)
                 seen = glimpse(sharp)
@@ -89,7 +91,7 @@ class OrderedVideo:
         shot.still.append(seen.still)
         link = None
         if before is not None:
-            link = link_evidence(before, seen).cost()
+            link = link_evidence(before, seen, self._pace).cost()
             shot.links.append(link)
         decided = chain.add(link)
         shot.states += decided
@@ -119,7 +121,8 @@ def _same_size(frame: Frame, size: tuple[int, ...] | None, where: Path) -> tuple
 def _why_new_shot(frame: Frame, before: GreyFrame | None, grey: GreyFrame) -> str:
     if frame.broken or before is None:
         return frame.broken or "start"
-    return "cut" if frame_motion(before, grey, CUT_REACH).cut else ""
+    cut = frame_motion(before, grey, CUT_REACH).cut and not one_scene(before, grey)
+    return "cut" if cut else ""
 
 
 class _Waiting:

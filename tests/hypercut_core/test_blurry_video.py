@@ -17,11 +17,13 @@ from PIL import Image
 from torch import nn
 
 from hypercut_core.animation import check_output
-from hypercut_core.blurry_video.evidence import glimpse, link_evidence
+from hypercut_core.blurry_video.cuts import one_scene
+from hypercut_core.blurry_video.evidence import PACES, Pace, glimpse, link_evidence
 from hypercut_core.blurry_video.report import findings, shot_record
 from hypercut_core.blurry_video.restore_video import Playing, restore_video_command
 from hypercut_core.blurry_video.shots import OrderedVideo
 from hypercut_core.blurry_video.signs import SignChain, best_states, energy, margins
+from hypercut_core.clips.motion import grey_frame
 from hypercut_core.clips.moving_photos import CHUNK, MovingPhotosConfig
 from hypercut_core.clips.moving_videos import render_videos
 from hypercut_core.clips.video import Frame, read_video
@@ -97,18 +99,37 @@ def moving(seed: int, count: int, gap: float = 0.0, speed: float = SPEED) -> lis
 
 @pytest.mark.parametrize("gap", [0.0, 0.5, 1.0])
 def test_neighbours_tell_the_direction_of_time(gap: float) -> None:
-    """Each of the three voices, and all of them, over all ways to turn two neighbours."""
+    """Each of the four voices, and all of them, over all ways to turn two neighbours."""
     one, other = ({sign: glimpse(sharp[::sign]) for sign in (1, -1)} for sharp in moving(3, 2, gap))
-    straight = link_evidence(one[1], other[1]).cost()
+    straight = link_evidence(one[1], other[1], Pace()).cost()
     for a, b in itertools.product((1, -1), repeat=2):
-        evidence = link_evidence(one[a], other[b])
+        evidence = link_evidence(one[a], other[b], Pace())
         kept = (0 if a == 1 else 1, 0 if b == 1 else 1)  # what turns them right again
         assert np.unravel_index(evidence.cost().argmin(), (2, 2)) == kept
         assert evidence.on[0] * a > 0
         assert evidence.on[1] * b > 0
+        assert evidence.carried[0] * a > 0
+        assert evidence.carried[1] * b > 0
         assert evidence.along * a * b > 0
         # turning a frame swaps rows or columns, and nothing else
         np.testing.assert_allclose(evidence.cost(), straight[::a, ::b], atol=1e-4)
+
+
+@pytest.mark.parametrize(("gap", "pace"), [(0.0, 1.5), (1.0, 3.0)])  # middle to middle over first to last, T is 3
+def test_the_pace_of_a_shot_is_found_in_whatever_direction_its_frames_are(gap: float, pace: float) -> None:
+    found = Pace()
+    for (one, other), sign in zip(itertools.pairwise(moving(3, 4, gap, 4.0)), (1, -1, 1), strict=True):
+        link_evidence(glimpse(one[::sign]), glimpse(other), found)
+    assert PACES[found.misfit.argmin()] == pace
+
+
+@pytest.mark.parametrize("step", [0, 9, 18])
+def test_a_fast_pan_is_no_cut_and_another_picture_is_one(step: int) -> None:
+    one, moved, other = (grey_frame(pixels.astype(np.uint8)) for pixels in
+                         (texture(1), shifted(texture(1), 0.0, step), texture(2)))
+    assert one_scene(one, moved)
+    assert one_scene(moved, one)
+    assert not one_scene(one, other)
 
 
 def turned_at_random(sequences: list[np.ndarray], seed: int = 0) -> tuple[list[np.ndarray], list[int]]:
