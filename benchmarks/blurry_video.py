@@ -183,8 +183,9 @@ def markdown(made: Found, real: Found) -> str:
 def _cell_line(model: str, name: str, videos: list[dict[str, Any]]) -> str:
     turned, own = shares(videos, "turned"), shares(videos, "own")
     sure, right = sure_share(videos)
+    worth = f"{right:.1%}" if sure else "-"
     return (f"| {model} | {name} | {turned['consistent']:.1%} / {turned['right']:.1%} | {own['consistent']:.1%} / "
-            f"{own['right']:.1%} | {sure:.0%} | {f'{right:.1%}' if sure else '-'} | {sum(video['shots'] for video in videos)} |")
+            f"{own['right']:.1%} | {sure:.0%} | {worth} | {sum(video['shots'] for video in videos)} |")
 
 
 def cell(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> dict[str, list[dict[str, Any]]]:
