@@ -62,7 +62,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[str]:
     """A Ray of two CPUs for this file; its address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 starves the workers beside whatever else runs
+    # Ray's own 15 starves the workers beside whatever else runs
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray.init(address="local", num_cpus=2, log_to_driver=False, include_dashboard=False)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
