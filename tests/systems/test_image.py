@@ -155,6 +155,7 @@ def test_the_pipeline_in_containers_ends_with_the_same_bytes(image: str, smoke: 
         assert manifest.stat().st_uid == USER
     compared = [path.relative_to(smoke) for pattern in ("metrics/*.json", "models/*.safetensors", "data/*.parquet",
                                                         "data/footage.json") for path in sorted(smoke.glob(pattern))]
+    compared.remove(Path("metrics/evaluate-trajectories.json"))  # a note of DVC's: the step is off, not compiled in
     assert len(compared) == 12
     assert [path for path in compared if (smoke / path).read_bytes() != (workspace / path).read_bytes()] == []
     assert json.loads((workspace / "reports/registration.json").read_text())["champion"] is True
