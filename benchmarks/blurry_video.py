@@ -5,15 +5,16 @@
 
 Videos of photos that no model saw (`hypercut_core/clips/moving_videos.py`), whose true direction is known, are
 restored frame by frame and turned as `hypercut restore VIDEO` does. The direction of a frame is the sign of the inner
-product of its odd part with the true one. Restored frames (.npz) and findings (.json) of each kind of video are kept
-in work/benchmarks/blurry_video, so that a stopped benchmark goes on; delete them to measure again. About six
-CPU-minutes. With --footage, blurry videos are made of real ones too, by averaging 7 frames in a row.
+product of its odd part with the true one. Restored frames of each kind of video and these models are kept in
+work/benchmarks/blurry_video, so that a stopped benchmark goes on. About six CPU-minutes. With --footage, blurry
+videos are made of real ones too, by averaging 7 frames in a row.
 Writes benchmarks/results/blurry_video.md and .json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from hypercut_core.clips.moving_photos import KINDS, MovingPhotosConfig
 from hypercut_core.clips.moving_videos import render_videos
 from hypercut_core.clips.video import Frame, read_video
 from hypercut_core.deblurring.models import load_deblurrer
-from hypercut_core.files import atomic_file, write_json, write_text
+from hypercut_core.files import atomic_file, file_sha256, write_json, write_text
 from hypercut_core.restore import restore
 from hypercut_core.tiles import agreement
 
@@ -85,7 +86,8 @@ def real_scene(path: Path, frames: int = 7) -> list[Scene]:
 
 def restored(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> tuple[list[Scene], list[Own]]:
     """The scenes of a cell and what each model makes of every frame alone, computed or read."""
-    file = WORK / f"{name}.npz"
+    known = hashlib.sha256("".join(map(file_sha256, models)).encode()).hexdigest()[:12]
+    file = WORK / f"{name}-{known}.npz"
     if not file.exists():
         made = scenes()
         arrays = {f"{key}-{v}": value for v, scene in enumerate(made) for key, value in vars(scene).items()}
@@ -229,7 +231,7 @@ def picture(models: list[Path], out: Path) -> None:
     films = [_panel([image for blurry, own, turned in rows for image in (blurry[t], own[t][k], turned[t][k])])
              for t, k in itertools.product(range(LENGTH), range(count))]
     out.parent.mkdir(exist_ok=True)
-    films[0].save(out, save_all=True, append_images=films[1:], duration=70, loop=0, quality=70, method=2)
+    films[0].save(out, save_all=True, append_images=films[1:], duration=70, loop=0, quality=50, method=6)
     print(f"{out}: {out.stat().st_size / 1000:.0f} kB")
 
 

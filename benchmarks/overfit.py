@@ -28,7 +28,7 @@ from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.cascade import CascadeConfig
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.guided import GuidedConfig
-from hypercut_core.deblurring.models import Config, Deblurrer
+from hypercut_core.deblurring.models import Config
 from hypercut_core.deblurring.objectives import LossConfig
 from hypercut_core.deblurring.peers import STAGES
 from hypercut_core.deblurring.recurrent import RecurrentConfig
@@ -65,11 +65,6 @@ class Recipe:
     warmup: float = 0.02
     batch: int = 2  # clips
     precision: Literal["float32", "bf16"] = "float32"  # of training; the measuring is in float32
-    again: tuple[tuple[int, float], ...] = ()  # steps and rate of rounds that go on from the weights of the last one
-
-    @property
-    def rounds(self) -> tuple[tuple[int, float], ...]:
-        return ((self.steps, self.rate), *self.again)
 
 
 ORACLE = RecurrentConfig(protocol="oracle")
@@ -120,38 +115,30 @@ def nothing_learned(store: ClipStore) -> str:
 def run(name: str, recipe: Recipe, store: ClipStore) -> dict[str, Any]:
     """Train by a recipe and measure, also on the way."""
     folder = WORK / name.replace(", ", "-").replace(" ", "_")
-    before, steps = 0, recipe.steps  # of the rounds that are over, and of this one
     curve: list[dict[str, Any]] = read_json(folder / "curve.json") if (folder / "curve.json").is_file() else []
     started = time.process_time() - (curve[-1]["seconds"] if curve else 0.0)  # of all its runs
 
     def follow(module: nn.Module, step: int, loss: float) -> None:
-        if step > 1 and step % max(1, steps // POINTS):
+        if step > 1 and step % max(1, recipe.steps // POINTS):
             return
-        kept: Deblurrer = getattr(module, "model", module)  # type: ignore[assignment]
-        kept.eval()
-        curve[:] = [one for one in curve if one["step"] < before + step]
-        reached = {key: one["mean"] for key, one in measured(kept, store).items()}
-        curve.append({"step": before + step, "loss": loss, "seconds": time.process_time() - started, "ppsnr": reached})
+        module.eval()
+        curve[:] = [one for one in curve if one["step"] < step]
+        reached = {key: one["mean"] for key, one in measured(module, store).items()}
+        curve.append({"step": step, "loss": loss, "seconds": time.process_time() - started, "ppsnr": reached})
         module.train()
         write_json(folder / "curve.json", curve)
         print(name, curve[-1], flush=True)
 
-    model: Deblurrer | None = None
-    for number, (steps, rate) in enumerate(recipe.rounds):
-        training = TrainingConfig(steps=steps, batch=recipe.batch, crop=0, rate=rate, warmup=recipe.warmup,
-                                  clip_norm=recipe.clip_norm, weight_decay=0.0, precision=recipe.precision,
-                                  checkpoint_seconds=60.0, augmentation=Augmentation(False, False, False))
-        settings = DeblurrerTraining(recipe.model, LossConfig(reconstruction=recipe.reconstruction),  # type: ignore[arg-type]
-                                     training, recipe.stages)
-        model = fit_deblurrer(store, "naive", settings, 0, folder / f"round-{number}",
-                              execution=Execution(follow=follow), start=model)
-        before += steps
-    assert model is not None
-    found = {"steps": before, "rounds": recipe.rounds, "stages": list(recipe.stages), "loss": recipe.reconstruction,
+    training = TrainingConfig(steps=recipe.steps, batch=recipe.batch, crop=0, rate=recipe.rate, warmup=recipe.warmup,
+                              clip_norm=recipe.clip_norm, weight_decay=0.0, precision=recipe.precision,
+                              checkpoint_seconds=60.0, augmentation=Augmentation(False, False, False))
+    settings = DeblurrerTraining(recipe.model, LossConfig(reconstruction=recipe.reconstruction),  # type: ignore[arg-type]
+                                 training, recipe.stages)
+    model = fit_deblurrer(store, "naive", settings, 0, folder / "training", execution=Execution(follow=follow))
+    found = {"steps": recipe.steps, "rate": recipe.rate, "stages": list(recipe.stages), "loss": recipe.reconstruction,
              "seconds": curve[-1]["seconds"], "protocols": measured(model, store), "curve": curve}
     write_json(folder / "result.json", found)
-    for number in range(len(recipe.rounds)):
-        shutil.rmtree(folder / f"round-{number}")
+    shutil.rmtree(folder / "training")
     return found
 
 

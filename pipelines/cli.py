@@ -13,45 +13,30 @@ from typing import Annotated, Any
 import typer
 
 from hypercut_core.errors import HypercutError, Interrupted
-from pipelines import data_sets
-
-CHAMPION = "models:/hypercut-deblurrer@champion"
+from pipelines import data_sets, using
+from pipelines.options import (
+    HERE,
+    ClipsOption,
+    EncoderOption,
+    ManifestOption,
+    MetricsOption,
+    ObjectiveOption,
+    OrdersOption,
+    ParamsOption,
+    PresetOption,
+    ReportOption,
+    SetOption,
+    TrackerImageOption,
+    VerdictOption,
+    WorkspaceOption,
+)
 
 app = typer.Typer(
     name="hypercut", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
     help="Recover a sharp video from a single motion-blurred photo: train, evaluate, register, restore.")
 
-STEP, WHOLE, USE = "Steps, in order", "All of them", "Use and look"
-
-ParamsOption = Annotated[Path | None, typer.Option("--params", help="Parameter file. Default: params.yaml in "
-                                                    "the workspace, here, or in the source tree.")]
-PresetOption = Annotated[str | None, typer.Option("--preset", help="Recipe laid over the parameters: a name "
-                                                   "in params/presets, or a .yaml file.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="GROUP.KEY=VALUE",
-                                                     help="Change one parameter; may be repeated.")]
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of data/, models/, metrics/ "
-                                               "and reports/.")]
-ManifestOption = Annotated[Path | None, typer.Option(help="Footage manifest. [data/footage.json]")]
-ClipsOption = Annotated[str | None, typer.Option(help="Clip store: a folder, or s3://bucket/prefix. [data/clips]")]
-EncoderOption = Annotated[Path | None, typer.Option(help="HyperCUT encoder. [models/encoder.safetensors]")]
-OrdersOption = Annotated[Path | None, typer.Option(help="Order table. [data/orders.parquet]")]
-VerdictOption = Annotated[Path | None, typer.Option(help="Verdict, JSON; a readable .html beside it. "
-                                                    "[reports/<step>.json]")]
-MetricsOption = Annotated[Path | None, typer.Option(help="Metrics, JSON. [metrics/<step>.json]")]
-ReportOption = Annotated[Path | None, typer.Option(help="Folder of the report. [reports/evaluation]")]
-ObjectiveOption = Annotated[str | None, typer.Option(help="Train only this one of deblurrer.objectives.")]
-ModelOption = Annotated[str, typer.Option(help="Model file, or models:/name@alias.")]
-FramesOption = Annotated[int | None, typer.Option(help="Frames to show. [the model's own]")]
-ReverseOption = Annotated[bool, typer.Option("--reverse", help="Play backwards.")]
-BounceOption = Annotated[bool, typer.Option("--bounce", help="Play forwards, then backwards.")]
-FpsOption = Annotated[float, typer.Option(help="Frames a second.")]
-TileOption = Annotated[int, typer.Option(help="Side of the tiles of large photos, px.")]
-ViewsOption = Annotated[int | None, typer.Option(help="Mirrored and turned views to join: 1, 2, 4 or 8; 1 is the "
-                                                 "fastest. [the model's own]")]
-TrackerImageOption = Annotated[str, typer.Option(help="Image of evaluate-trajectories, NAME@sha256:...; without it "
-                                                 "that step is left out.")]
-HERE = Path()
+STEP, WHOLE, USE = "Steps, in order", "All of them", using.PANEL
 
 
 @app.command("collect-footage", rich_help_panel=STEP)
@@ -213,139 +198,7 @@ def demo(workspace: WorkspaceOption = HERE) -> None:
 
 
 data_sets.add_commands(app)
-
-
-@app.command("restore", rich_help_panel=USE)
-def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo, blurry video, or folder of a video's frames.")],
-            out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
-            model: ModelOption = CHAMPION,
-            frames: FramesOption = None,
-            reverse: ReverseOption = False,
-            bounce: BounceOption = False,
-            fps: Annotated[float | None, typer.Option(help="Frames a second. [10; of a video: what shows it in its own "
-                                                      "time]")] = None,
-            slow: Annotated[float, typer.Option(help="Of a video: show it so many times slower.")] = 1.0,
-            report: Annotated[Path | None, typer.Option(help="Of a video: JSON of each frame's direction. "
-                                                        "[OUT.json]")] = None,
-            window: Annotated[int, typer.Option(min=1, max=4096, help="Of a video: most frames that wait for their "
-                                                "direction.")] = 64,
-            tile: TileOption = 512,
-            views: ViewsOption = None,
-            guidance: Annotated[Path | None, typer.Option(help="For a motion-guided model: strokes (.json), or a copy "
-                                                          "of the photo painted by direction. [its own guess]")] = None,
-            workspace: WorkspaceOption = HERE) -> None:
-    """Turn one blurry photo into the sharp frames behind it; a blurry video into a sharp one."""
-    from pipelines.restoring import Shown, restore_any
-
-    shown = Shown(frames, reverse, bounce, fps, slow)
-    written = restore_any(photo, out, model, shown, tile, views, report, window, workspace, guidance)
-    typer.echo(f"restored: {written}")
-
-
-@app.command("restore-events", rich_help_panel=USE)
-def restore_events(photo: Annotated[Path, typer.Argument(help="Blurry photo.")],
-                   events: Annotated[Path, typer.Argument(help="Events of its exposure: .npz, .csv, .txt, .h5 or "
-                                                          ".aedat4.")],
-                   out: Annotated[Path, typer.Option("--out", "-o", help=".gif, .webp, .mp4, or a folder.")],
-                   exposure: Annotated[tuple[float, float] | None, typer.Option(
-                       metavar="START END", help="Exposure on the events' clock, s. [first and last event]")] = None,
-                   frames: Annotated[int, typer.Option(help="Frames to make, odd.")] = 7,
-                   threshold: Annotated[float | None, typer.Option(help="Contrast threshold c. [found]")] = None,
-                   per_frame: Annotated[bool, typer.Option("--per-frame", help="Find c for every frame.")] = False,
-                   unit: Annotated[str | None, typer.Option(help="Unit of the file's times: s, ms, us or ns. [whole "
-                                                            "numbers: us, others: s]")] = None,
-                   bounce: BounceOption = False,
-                   fps: FpsOption = 10.0) -> None:
-    """Turn a blurry photo and an event camera's events into the sharp frames, by the event double integral."""
-    from hypercut_core.restore_events import restore_events_command
-
-    written = restore_events_command(photo, events, out, exposure, frames=frames, threshold=threshold,
-                                     per_frame=per_frame, unit=unit, bounce=bounce, fps=fps)
-    typer.echo(f"restored: {written}")
-
-
-@app.command("trajectories", rich_help_panel=USE)
-def trajectories(photo: Annotated[Path | None, typer.Argument(help="Blurry photo; or a video, a folder of frames, a "
-                                                              "clip store.")] = None,
-                 out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of paths.csv, paths.json, "
-                                                          "paths.png and overlay.webp.")] = None,
-                 kind: Annotated[str, typer.Option(help="face or hand.")] = "face",
-                 most: Annotated[int | None, typer.Option(help="Faces or hands to look for. [one face, two "
-                                                          "hands]")] = None,
-                 clip: Annotated[str | None, typer.Option(help="Number or clip_id of a clip store's clip.")] = None,
-                 model: ModelOption = CHAMPION,
-                 frames: Annotated[int | None, typer.Option(help="Moments of the paths. [as many as there are "
-                                                            "frames]")] = None,
-                 reverse: ReverseOption = False,
-                 overlay: Annotated[str, typer.Option(help="Kind of the animation: webp or gif.")] = "webp",
-                 tile: TileOption = 512,
-                 views: ViewsOption = None,
-                 doctor: Annotated[bool, typer.Option("--doctor", help="Only say what is missing, and what installs "
-                                                      "it; exit code 2 if anything is.")] = False,
-                 json_: Annotated[bool, typer.Option("--json", help="With --doctor: as JSON.")] = False,
-                 workspace: WorkspaceOption = HERE) -> None:
-    """The paths of a face or of hands over the exposure of one blurry photo."""
-    from pipelines.trajectories import examine, find_paths
-
-    if doctor:
-        raise typer.Exit(0 if examine(model, workspace, json_, typer.echo) else 2)
-    typer.echo(find_paths(photo, out, model, workspace, kind=kind, most=most, clip=clip, moments=frames,
-                          reverse=reverse, overlay=overlay, tile=tile, views=views))
-
-
-@app.command("watch", rich_help_panel=USE)
-def watch(folder: Annotated[Path, typer.Argument(help="Folder that blurry photos are put into.")],
-          out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results. "
-                                                   "[FOLDER/restored]")] = None,
-          model: ModelOption = CHAMPION,
-          kind: Annotated[str, typer.Option("--format", help="webp, gif, mp4, or frames: a folder of PNG files a "
-                                            "photo.")] = "webp",
-          frames: FramesOption = None,
-          reverse: ReverseOption = False,
-          bounce: BounceOption = False,
-          fps: FpsOption = 10.0,
-          tile: TileOption = 512,
-          views: ViewsOption = None,
-          once: Annotated[bool, typer.Option("--once", help="Restore what is there and end; exit code 1 if a photo was "
-                                             "set aside.")] = False,
-          retry: Annotated[bool, typer.Option("--retry", help="Try again what was set aside.")] = False,
-          poll: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the folder.")] = 1.0,
-          settle: Annotated[float, typer.Option(min=0.0, help="Seconds that a file must have stayed the same.")] = 2.0,
-          patience: Annotated[float, typer.Option(min=0.0, help="Seconds that a file which cannot be read has to "
-                                                  "become whole.")] = 20.0,
-          workspace: WorkspaceOption = HERE) -> None:
-    """Restore photos as they appear in a folder: each once, also if this is killed and started again."""
-    from pipelines.watch.watch import watch as run_watch
-    from pipelines.watch.watch import with_model
-    from pipelines.watch.watcher import WatchConfig, known_kind
-
-    config = WatchConfig(known_kind(kind), frames, reverse, bounce, fps, poll, settle, patience, once=once, retry=retry)
-    refused = run_watch(folder, out or folder / "restored", lambda: with_model(model, workspace, tile, views), config,
-                        _say)
-    if once and refused:
-        raise typer.Exit(1)
-
-
-@app.command("ui", rich_help_panel=USE)
-def ui(model: Annotated[list[str] | None, typer.Option(help="Model file, or models:/name@alias, to offer first; may be "
-                                                       "repeated. [the registry's, and those in models/]")] = None,
-       host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
-       port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 7860,
-       name: Annotated[list[str] | None, typer.Option(help="Host name that others reach this by; may be "
-                                                      "repeated.")] = None,
-       max_mib: Annotated[float, typer.Option(min=0.01, help="Largest file of a photo, MiB.")] = 40.0,
-       max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest photo, million pixels.")] = 60.0,
-       photos_a_minute: Annotated[int, typer.Option(min=1, help="Photos that one address may send.")] = 20,
-       keep_minutes: Annotated[float, typer.Option(min=0.01, help="How long a page that was not closed properly is "
-                                                   "remembered.")] = 15.0,
-       workspace: WorkspaceOption = HERE) -> None:
-    """A page in the browser: drop a photo, see it move, download the film."""
-    from pipelines.ui.config import UiConfig
-    from pipelines.ui.serve import serve
-
-    config = UiConfig(host, port, tuple(name or ()), int(max_mib * 2**20), int(max_megapixels * 1e6), photos_a_minute,
-                      keep=keep_minutes * 60)
-    serve(config, model or (), workspace, _say)
+using.add_commands(app)
 
 
 @app.command("benchmark", rich_help_panel=USE)

@@ -30,7 +30,8 @@ def restore_any(given: Path, out: Path, model: str, shown: Shown, tile: int, vie
         HypercutError: see `restore_command` and `restore_video_command`; BadParameters where an option does not
             go with what was given.
     """
-    from hypercut_core.blurry_video.restore_video import Playing, is_moving, restore_video_command
+    from hypercut_core.blurry_video.restore_video import Playing, restore_video_command
+    from hypercut_core.clips.footage import is_moving
     from hypercut_core.restore import restore_command
 
     if is_moving(given):

@@ -59,6 +59,7 @@ def evaluate(store: str | Path, models: Mapping[str, Path], orders: Path | None,
     """
     from components.clip_stores import open_clips
     from components.evaluate.bench import Bench
+    from hypercut_core.training.loop import pick_device
 
     default = default or next(iter(models), "")
     if default not in models:
@@ -67,7 +68,7 @@ def evaluate(store: str | Path, models: Mapping[str, Path], orders: Path | None,
                             remedy=f"choose one of {', '.join(models)}, or train it")
     clips = open_clips(store)
     indices = _choose_clips(clips, config, store)
-    bench = Bench(clips, indices, config, _read_orders(orders), device or _device())
+    bench = Bench(clips, indices, config, _read_orders(orders), str(pick_device(device or "auto")))
     for name in [default, *(name for name in models if name != default)]:
         bench.run(name, models[name])
     if champion is not None:
@@ -102,9 +103,3 @@ def _order_figures(path: Path | None, split: str) -> dict[str, float]:
     figures = figures if isinstance(figures, dict) else {}
     return {key: float(value) for key, value in sorted(figures.items())
             if re.fullmatch(r"hit|con\d+|joint\d+", key) and isinstance(value, int | float)}
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hypercut_core.trajectories.following import Finds, System
 
 Kind = Literal["face", "hand"]
-MOST = 8  # of the tracker
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,13 @@ def evaluate_trajectories(store: str | Path, models: Mapping[str, Path], orders:
                             remedy=f"choose one of {', '.join(models)}, or train it")
     from components.clip_stores import open_clips
     from components.evaluate_trajectories.study import Study
+    from hypercut_core.training.loop import pick_device
 
     tracker = tracker or _tracker()
     tracker.detect([], "hand")  # says at once if it is not there
     clips = open_clips(store)
     files = {default: models[default], **models, **_others(config, models, work)}
-    systems = _systems(files, clips.frames, device or _device())
+    systems = _systems(files, clips.frames, str(pick_device(device or "auto")))
     chosen = _choose(clips, config, store)
     study = Study(clips, chosen, systems, _directions(clips, [index for index, _ in chosen], orders),
                   tracker, work / "trajectories", config.most)
@@ -99,6 +99,8 @@ def _off(out_dir: Path, metrics: Path) -> dict[str, Any]:
 
 
 def _check(config: TrajectoriesConfig) -> None:
+    from hypercut_core.trajectories.tracker import MOST
+
     if not 1 <= config.most <= MOST:
         raise BadParameters(f"'trajectories.most' must be from 1 to {MOST}, got {config.most}",
                             where="trajectories.most")
@@ -161,9 +163,3 @@ def _directions(clips: ClipStore, indices: list[int], orders: Path | None) -> np
         return np.zeros(len(indices), np.int8)
     table: OrderTable = read_orders(orders)
     return table.for_clips(clips, np.array(indices))[:, 0]
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -142,8 +142,9 @@ def _plan(job: Job, row: Row, identity: str) -> dict[str, Any]:
 
 def _measured_step(job: Job, row: Row) -> float:
     """A row's CPU-seconds of a step, measured once: every seed is given the same number of steps."""
-    shape = json.dumps([job.row, ClipStore(job.clips).sha256, asdict(job.shapes.config(row.model)), job.training.batch,
-                        job.training.crop, job.training.threads], sort_keys=True)
+    shape = json.dumps([job.row, ClipStore(job.clips).sha256, asdict(job.shapes.config(row.model)),
+                        job.shapes.peers.recurrent.stages, job.training.batch, job.training.crop,
+                        job.training.threads], sort_keys=True)
     asked, file = hashlib.sha256(shape.encode()).hexdigest(), job.folder.parent / "step.json"
     if file.is_file() and (known := read_json(file)).get("of") == asked:
         return float(known["cpu_seconds"])

@@ -13,7 +13,7 @@ import numpy as np
 from hypercut_core.animation import SHORTEST, check_output, playback, playback_times, write_shown
 from hypercut_core.blurry_video.report import LIMITS, Findings, findings, shot_record
 from hypercut_core.blurry_video.shots import WINDOW, OrderedVideo, Shot
-from hypercut_core.clips.footage import is_video, probe
+from hypercut_core.clips.footage import probe
 from hypercut_core.clips.frame_folder import read_frames
 from hypercut_core.clips.video import Damage, Frame, Probe, has_sound, read_video
 from hypercut_core.errors import BadFootage, BadParameters
@@ -35,11 +35,6 @@ class Playing:
     reverse: bool = False  # every frame's own direction, all of them
     fps: float | None = None  # of the output; None: what shows a video in its own time, `slow` times slower
     slow: float = 1.0
-
-
-def is_moving(path: AnyPath) -> bool:
-    """Whether `hypercut restore` takes this for a video: a folder, or a file with a video's suffix."""
-    return Path(path).is_dir() or is_video(Path(path))
 
 
 def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing: Playing | None = None, *,

@@ -70,6 +70,11 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_moving(path: Path) -> bool:
+    """Whether the frames in a row are meant, and no photo: a folder, or a file with a video's name."""
+    return path.is_dir() or is_video(path)
+
+
 def probe(path: Path) -> Probe:
     """Size, frame count and rate of a video file or a folder of frames, without decoding it.
 

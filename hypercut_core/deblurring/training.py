@@ -37,7 +37,7 @@ class DeblurrerTraining:
 
 def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
                   orders: OrderTable | None = None, encoder: Encoder | None = None,
-                  execution: Execution | None = None, start: Deblurrer | None = None) -> Deblurrer:
+                  execution: Execution | None = None) -> Deblurrer:
     """Train a deblurrer of any kind on the store's training clips, resuming from its checkpoints.
 
     Args:
@@ -45,7 +45,6 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
         encoder: needed by the objective `hypercut`; stays frozen.
         work: folder of the checkpoints, unless `execution` names another place.
         execution: alone or as one of several processes, where the checkpoints lie, who watches.
-        start: a model of the same shape whose weights are the first ones.
     """
     check_objective(objective)
     training = settings.training
@@ -56,8 +55,6 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
         shape = replace(shape, axes=1)
     axes = shape.axes if isinstance(shape, DeblurrerConfig) else 1
     lesson = lesson_of(shape, store.frames, objective, training.steps, settings.stages)
-    if start is not None:
-        lesson.model.load_state_dict(start.state_dict())
     directions = None
     if objective == "hypercut_targets" and orders is not None:
         known = orders.for_clips if axes == 1 else orders.axes_for_clips
@@ -82,9 +79,6 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
         identity |= {"kind": kind, "stages": list(settings.stages)}
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
-    if start is not None:
-        weights = b"".join(one.detach().cpu().numpy().tobytes() for one in start.state_dict().values())
-        identity["start"] = hashlib.sha256(weights).hexdigest()
     label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"
     if execution is not None and (follow := execution.follow) is not None:  # it is shown what will be kept
         execution = replace(execution, follow=lambda _, step, value: follow(lesson.model, step, value))

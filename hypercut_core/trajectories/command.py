@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from hypercut_core.clips.footage import is_moving
 from hypercut_core.errors import BadImage, BadParameters, TrackerMissing
 from hypercut_core.progress import say
 from hypercut_core.trajectories.landmarks import HAND, known_kind
 from hypercut_core.trajectories.paths import Trajectories, follow
-from hypercut_core.trajectories.sources import Exposure, from_clip, from_footage, from_photo, is_photo
+from hypercut_core.trajectories.sources import Exposure, from_clip, from_footage, from_photo
 from hypercut_core.trajectories.tracker import INSTALL, Tracker
 from hypercut_core.trajectories.writing import check_folder, write_trajectories
 
@@ -72,7 +73,7 @@ def _frames_of(source: Path, clip: str | None, model: Callable[[], Path] | None,
                views: int | None) -> Exposure:
     if clip is not None:
         return from_clip(source, clip)
-    if not is_photo(source, clip):
+    if is_moving(source):
         if (source / "zarr.json").is_file():
             raise BadParameters("this is a clip store, and no clip of it was chosen", where=source,
                                 remedy="add --clip with a number or clip_id")

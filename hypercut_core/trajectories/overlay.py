@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hypercut_core.trajectories.anatomy import LINES
+from hypercut_core.trajectories.drawing import END, START
 
 FOLLOWED = {"hand": (0, 4, 8, 12, 16, 20), "face": (10, 152, 234, 454, 1, 33, 263, 61, 291)}  # whose paths are drawn
-EARLY, LATE, ALONE = "#0072b2", "#f0a014", "#36d7ff"  # start and end as in drawing.py
+EARLY, LATE = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in (START, END))
+ALONE = "#36d7ff"
 
 
 def paths_over(paths: Sequence[np.ndarray], kind: str, height: int, width: int) -> str:

@@ -26,13 +26,6 @@ class Exposure:
         return self.frames.shape[2], self.frames.shape[1]
 
 
-def is_photo(source: Path, clip: str | None) -> bool:
-    """Whether it takes a model to make frames of it."""
-    from hypercut_core.clips.footage import is_video
-
-    return clip is None and not source.is_dir() and not is_video(source)
-
-
 def from_photo(photo: Path, model: Path, *, tile: int = 512, views: int | None = None,
                device: str = "cpu") -> Exposure:
     """The frames that a deblurrer recovers.

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from hypercut_core.errors import BadFootage, StorageError
-from pipelines import cli as cli_module
 from pipelines import local
 from pipelines.cli import app, explained_os_error, main
 from pipelines.local import STEPS, alone, run_all
+from pipelines.options import CHAMPION
 from pipelines.workspace import Workspace
 
 Main = Callable[..., tuple[int, str, str]]
@@ -242,4 +242,4 @@ def test_doctor_fails_on_what_is_broken(run_main: Main, monkeypatch: pytest.Monk
 
 def test_the_entry_point_is_this_one(repository: Path) -> None:
     assert 'hypercut = "pipelines.cli:main"' in (repository / "pyproject.toml").read_text()
-    assert cli_module.CHAMPION == "models:/hypercut-deblurrer@champion"
+    assert CHAMPION == "models:/hypercut-deblurrer@champion"
