@@ -338,8 +338,10 @@ def _shapes(p: Parameters) -> Shapes:
 
 def _with_views(model: str, shapes: Shapes) -> list[tuple[str, Shapes]]:
     """The numbers of views that a model is measured with, as `scoring` names them."""
-    views = shapes.even_odd.views
-    if model != "even_odd" or views == 1:
+    from hypercut_core.benchmark.rows import measured_views
+
+    own = shapes.even_odd
+    if model != "even_odd" or own.views == 1:
         return [("", shapes)]
-    single = dataclasses.replace(shapes, even_odd=dataclasses.replace(shapes.even_odd, views=1))
-    return [(f"{views} views", shapes), ("1 view", single)]
+    return [(word, dataclasses.replace(shapes, even_odd=dataclasses.replace(own, views=count)))
+            for word, count in measured_views(own.views).items()]

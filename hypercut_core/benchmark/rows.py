@@ -98,3 +98,9 @@ def chosen(rows: Sequence[str], patterns: Sequence[str]) -> list[Row]:
             raise BadParameters(f"no row fits '{pattern}'", where="--rows", remedy=f"choose among {', '.join(rows)}")
         found += fitting or [pattern]
     return [parse_row(name) for name in dict.fromkeys(found)]
+
+
+def measured_views(views: int) -> dict[str, int]:
+    """The numbers of views that a model is measured with, by their word: its own, and every half of it down to 1."""
+    counts = [views >> halved for halved in range(views.bit_length())]
+    return {f"{count} view{'s' * (count > 1)}": count for count in counts}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypercut_core.benchmark.rows import EVENT_INTEGRAL, REPEAT, Row
+from hypercut_core.benchmark.rows import EVENT_INTEGRAL, REPEAT, Row, measured_views
 from hypercut_core.blur.events import EventConfig, simulate_events
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
@@ -98,7 +98,8 @@ def _ways(row: Row, model: Path | None, frames: int) -> list[tuple[Way, str]]:
             [(Way(BLIND, lambda blurry, sharp: plain(blurry)), "")]
     loaded = load_deblurrer(model)
     if isinstance(loaded, EvenOddDeblurrer) and loaded.config.views > 1:
-        return [(ways(loaded)[0], f"{loaded.config.views} views"), (ways(load_deblurrer(model, 1))[0], "1 view")]
+        return [(ways(load_deblurrer(model, count))[0], word)
+                for word, count in measured_views(loaded.config.views).items()]
     return [(way, "") for way in ways(loaded)]
 
 

@@ -12,7 +12,7 @@ from hypercut_core.benchmark.config import ROWS, BenchmarkConfig, budget_text, w
 from hypercut_core.benchmark.cost import count_cost, measure_cost
 from hypercut_core.benchmark.page import Shown, headline, render
 from hypercut_core.benchmark.quoted import QUOTED
-from hypercut_core.benchmark.rows import Shapes, chosen, known_rows, parse_row
+from hypercut_core.benchmark.rows import Shapes, chosen, known_rows, measured_views, parse_row
 from hypercut_core.benchmark.table import document, gather, groups, markdown, spread
 from hypercut_core.deblurring.cascade import CascadeConfig
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
@@ -124,6 +124,11 @@ def test_the_page_needs_nothing_else_and_escapes_what_comes_from_outside() -> No
 
 SMALL = Shapes(DeblurrerConfig(width=4, blocks=(1, 1), views=2),
                PeerSettings(cascade=CascadeSettings(model=CascadeConfig(width=4, side_width=4, colour=4))))
+
+
+def test_a_model_is_measured_with_its_views_and_every_half_of_them() -> None:
+    assert measured_views(1) == {"1 view": 1}
+    assert measured_views(4) == {"4 views": 4, "2 views": 2, "1 view": 1}
 
 
 def test_cost_is_counted_without_computing() -> None:
