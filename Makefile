@@ -8,6 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRACKER := .venv-tracker
+# Files of tests on two workers: most of them wait for a process, or use one thread. Any more than two, and the
+# servers, browsers and containers of the system tests would need a large machine.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 export DVC_NO_ANALYTICS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
@@ -21,14 +24,14 @@ demo: $(READY)  ## from built-in photos to a registered champion, its report and
 
 test: $(READY)  ## the quick tests, with ruff
 	@$(BIN)/ruff check .
-	@$(BIN)/python -m pytest -m "not system"
+	@$(BIN)/python -m pytest -m "not system" $(SIDE_BY_SIDE)
 
 lint: $(READY)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
 system: $(READY)  ## the slow tests: real servers, browsers, whole pipelines
-	@$(BIN)/python -m pytest -m "system and not cluster"
+	@$(BIN)/python -m pytest -m "system and not cluster" $(SIDE_BY_SIDE)
 
 cluster: $(READY)  ## the slowest: Ray nodes that are killed, hang and come back, each in a network of its own
 	@$(BIN)/python -m pytest -m cluster
