@@ -1,9 +1,10 @@
-"""`hypercut benchmark` in processes of its own: a whole table, a failing row, and going on after a kill."""
+"""`hypercut benchmark` in processes of its own: a whole table, a failing row, on Ray, and going on after a kill."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1200  # s; the machine may be busy
 TINY = ("--params", ROOT / "params.yaml", "--preset", "benchmark-smoke", "--set", "blur.clips.train=32", "--set",
         "blur.clips.test=4", "--set", "blur.clips.val=4", "--set", "encoder.training.steps=20")
+RESULT = Path("rows/cascade-naive/seed-0/result.json")
 ROWS = ("--rows", "repeat", "--rows", "recurrent_oracle/naive", "--rows", "cascade/naive")
 
 
@@ -27,7 +29,7 @@ def command(*words: object) -> list[str]:
 
 def benchmark(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"})
 
 
 def test_a_failing_row_costs_no_other_and_a_second_call_finishes_the_table(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_a_failing_row_costs_no_other_and_a_second_call_finishes_the_table(tmp_p
     assert "damaged" in (folder / "benchmark.html").read_text(encoding="utf-8")
     assert "Traceback" not in first.stderr
 
-    second = benchmark(*TINY, *ROWS, "--budget", "samples=64", "-w", tmp_path / "ws")
+    second = benchmark(*TINY, *ROWS, "--budget", "samples=64", "-w", tmp_path / "ws", "--ray")
     assert second.returncode == 0, second.stderr[-3000:]
     assert "3 rows, 2 of them finished before" in second.stderr
     table = json.loads((folder / "benchmark.json").read_text())
@@ -54,6 +56,13 @@ def test_a_failing_row_costs_no_other_and_a_second_call_finishes_the_table(tmp_p
         assert {"parameters", "gmac", "cpu_seconds", "peak_mib"} <= set(line["cost"])
         assert len(line["frames"][0]) == 7
     assert set(table["encoder"]) == {"hit", "con2", "con3", "joint3"}
+
+    on_ray = json.loads((folder / RESULT).read_text())
+    shutil.rmtree(folder / RESULT.parent)
+    third = benchmark(*TINY, *ROWS, "--budget", "samples=64", "-w", tmp_path / "ws")
+    assert third.returncode == 0, third.stderr[-3000:]
+    here = json.loads((folder / RESULT).read_text())
+    assert {**here, "cpu_seconds": on_ray["cpu_seconds"]} == on_ray
 
 
 def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
