@@ -1,20 +1,19 @@
 """Blurry videos: do neighbouring frames settle the direction of time?
 
-    nice .venv/bin/python -m benchmarks.blurry_video [--models FILE ...] [--footage FOLDER ...]
+    nice .venv/bin/python -m benchmarks.blurry_video [--models [NAME=]FILE ...] [--footage FOLDER ...]
     .venv/bin/python -m benchmarks.blurry_video --picture docs/blurry-video.webp
 
 Videos of photos that no model saw (`hypercut_core/clips/moving_videos.py`), whose true direction is known, are
 restored frame by frame and turned as `hypercut restore VIDEO` does. The direction of a frame is the sign of the inner
-product of its odd part with the true one. Restored frames of each kind of video and these models are kept in
-work/benchmarks/blurry_video, so that a stopped benchmark goes on. About six CPU-minutes. With --footage, blurry
-videos are made of real ones too, by averaging 7 frames in a row.
+product of its odd part with the true one. Restored frames of each kind of video and model are kept in
+work/benchmarks/blurry_video, so that a stopped benchmark goes on. About three CPU-minutes a model. With --footage,
+blurry videos are made of real ones too, by averaging 7 frames in a row.
 Writes benchmarks/results/blurry_video.md and .json.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from hypercut_core.tiles import agreement
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/blurry_video")
-MODELS = [Path(f"models/deblurrer-{name}.safetensors") for name in ("hypercut_targets", "sequence_min")]
+MODELS = [f"models/deblurrer-{name}.safetensors" for name in ("hypercut_targets", "sequence_min")]
 CELLS = tuple(itertools.product(KINDS, (1.0, 0.5)))  # kind of video and duty
 VIDEOS, LENGTH, SIZE = 8, 10, 96  # videos a cell, exposures a video, px
 REAL_HEIGHT, REAL_LENGTH = 128, 8  # px, exposures
@@ -84,23 +83,20 @@ def real_scene(path: Path, frames: int = 7) -> list[Scene]:
     return [Scene(np.stack([expose(window, ExposureConfig(), rng) for window in sharp]), sharp, np.zeros(whole))]
 
 
-def restored(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> tuple[list[Scene], list[Own]]:
-    """The scenes of a cell and what each model makes of every frame alone, computed or read."""
-    known = hashlib.sha256("".join(map(file_sha256, models)).encode()).hexdigest()[:12]
-    file = WORK / f"{name}-{known}.npz"
+def restored(name: str, model: Path, scenes: Callable[[], list[Scene]]) -> tuple[list[Scene], Own]:
+    """The scenes of a cell and what a model makes of every frame alone, computed or read."""
+    file = WORK / f"{name}-{file_sha256(model)[:12]}.npz"
     if not file.exists():
-        made = scenes()
+        made, loaded = scenes(), load_deblurrer(model)
         arrays = {f"{key}-{v}": value for v, scene in enumerate(made) for key, value in vars(scene).items()}
-        for model in models:
-            loaded = load_deblurrer(model)
-            arrays |= {f"{model.stem}-{v}": np.stack([restore(loaded, blurry) for blurry in scene.blurry])
-                       for v, scene in enumerate(made)}
+        arrays |= {f"own-{v}": np.stack([restore(loaded, blurry) for blurry in scene.blurry])
+                   for v, scene in enumerate(made)}
         with atomic_file(file) as unfinished:
             np.savez(unfinished, **arrays)
     with np.load(file) as held:
         count = sum(key.startswith("blurry-") for key in held)
         return ([Scene(*(held[f"{key}-{v}"] for key in ("blurry", "sharp", "speed"))) for v in range(count)],
-                [[held[f"{model.stem}-{v}"] for v in range(count)] for model in models])
+                [held[f"own-{v}"] for v in range(count)])
 
 
 def ordered(own: np.ndarray, scene: Scene) -> tuple[list[Shot], list[np.ndarray]]:
@@ -190,26 +186,30 @@ def _cell_line(model: str, name: str, videos: list[dict[str, Any]]) -> str:
             f"{own['right']:.1%} | {sure:.0%} | {worth} | {sum(video['shots'] for video in videos)} |")
 
 
-def cell(name: str, models: list[Path], scenes: Callable[[], list[Scene]]) -> dict[str, list[dict[str, Any]]]:
+Models = dict[str, Path]
+
+
+def cell(name: str, models: Models, scenes: Callable[[], list[Scene]]) -> dict[str, list[dict[str, Any]]]:
     """Rows of a cell by model."""
-    made, by_model = restored(name, models, scenes)
-    rows = {model.stem: [measure(*pair) for pair in zip(own, made, strict=True)]
-            for model, own in zip(models, by_model, strict=True)}
+    rows = {}
+    for label, model in models.items():
+        made, own = restored(name, model, scenes)
+        rows[label] = [measure(*pair) for pair in zip(own, made, strict=True)]
     print(f"{name}: done", flush=True)
     return rows
 
 
-def made_cell(place: int, models: list[Path]) -> dict[str, list[dict[str, Any]]]:
+def made_name(place: int) -> str:
     kind, duty = CELLS[place]
-    return cell(f"{kind}-{duty:g}", models, partial(made_scenes, place))
+    return f"{kind}-{duty:g}"
 
 
-def run(models: list[Path], footage: list[Path]) -> None:
+def run(models: Models, footage: list[Path]) -> None:
     """All cells, then the table."""
-    names = {model.stem: model.stem.removeprefix("deblurrer-") for model in models}
-    cells = {f"{kind}, duty {duty:g}": made_cell(place, models) for place, (kind, duty) in enumerate(CELLS)}
+    cells = {f"{kind}, duty {duty:g}": cell(made_name(place), models, partial(made_scenes, place))
+             for place, (kind, duty) in enumerate(CELLS)}
     seen = {path.stem: cell(f"real-{path.stem}", models, partial(real_scene, path)) for path in real_videos(footage)}
-    made, real = ({name: {of: rows[stem] for of, rows in group.items() if rows[stem]} for stem, name in names.items()}
+    made, real = ({name: {of: rows[name] for of, rows in group.items() if rows[name]} for name in models}
                   for group in (cells, seen))
     text = markdown(made, real if seen else {})
     write_json(RESULTS / "blurry_video.json", {"made": made, "real": real})
@@ -217,16 +217,21 @@ def run(models: list[Path], footage: list[Path]) -> None:
     print(text)
 
 
+def named(words: list[str]) -> Models:
+    """NAME=FILE, or FILE, whose name then says it."""
+    pairs = [word.rpartition("=") for word in words]
+    return {name or Path(file).stem.removeprefix("deblurrer-"): Path(file) for name, _, file in pairs}
+
+
 PICTURED = ((0, 3), (2, 6))  # cell and video of the benchmark: two in which the model alone turns round
 
 
-def picture(models: list[Path], out: Path) -> None:
-    """Blurry video in, sharp video out, side by side, by the first model."""
+def picture(model: Path, out: Path) -> None:
+    """Blurry video in, sharp video out, side by side."""
     rows = []
     for place, video in PICTURED:
-        kind, duty = CELLS[place]
-        scenes, own = restored(f"{kind}-{duty:g}", models, partial(made_scenes, place))
-        rows.append((scenes[video].blurry, own[0][video], ordered(own[0][video], scenes[video])[1]))
+        scenes, own = restored(made_name(place), model, partial(made_scenes, place))
+        rows.append((scenes[video].blurry, own[video], ordered(own[video], scenes[video])[1]))
     count = len(rows[0][1][0])
     films = [_panel([image for blurry, own, turned in rows for image in (blurry[t], own[t][k], turned[t][k])])
              for t, k in itertools.product(range(LENGTH), range(count))]
@@ -250,15 +255,16 @@ def _panel(tiles: list[np.ndarray], shown: int = 160, label: int = 18) -> Image.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, nargs="+", default=MODELS)
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="[NAME=]FILE")
     parser.add_argument("--footage", type=Path, nargs="+", default=[], help="folders of real videos")
     parser.add_argument("--picture", type=Path, help="make this picture with the first model, and nothing else")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    models = named(given.models)
     if given.picture:
-        picture(given.models, given.picture)
+        picture(next(iter(models.values())), given.picture)
     else:
-        run(given.models, given.footage)
+        run(models, given.footage)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,16 @@ MAX_FRAMES = 1000
 LARGEST_SIDE = {".gif": 65535, ".webp": 16383, ".mp4": 16384}
 SHORTEST = {".gif": 50.0, ".webp": 1000.0, ".mp4": 240.0, "": 1000.0}  # frames a second; GIF counts in 10 ms
 VIDEO_ENCODERS = ("libx264", "mpeg4")
+
+
+class Sound(Protocol):
+    """What is heard beside the pictures of an MP4 (`hypercut_core.clips.sound`)."""
+
+    def beside(self, container: Any) -> AbstractContextManager[Any]:
+        """Add its track to a container of PyAV in which nothing has been written yet."""
+
+    def until(self, seconds: float, container: Any) -> None:
+        """Write what begins before this time."""
 
 
 def resample_frames(frames: np.ndarray, count: int) -> np.ndarray:
@@ -131,10 +142,10 @@ def write_animation(frames: np.ndarray, out: str | os.PathLike[str], *, bounce: 
     return write_shown(playback(frames, frames_shown, reverse, bounce), path, suffix, fps)
 
 
-def write_shown(shown: Iterator[np.ndarray], path: Path, suffix: str, fps: float) -> Path:
+def write_shown(shown: Iterator[np.ndarray], path: Path, suffix: str, fps: float, sound: Sound | None = None) -> Path:
     """Write uint8 sRGB ``[H, W, 3]`` frames as they come; `suffix` and `fps` have passed `check_output`.
 
-    MP4 and PNG files need the memory of one frame, GIF and WebP that of all.
+    MP4 and PNG files need the memory of one frame, GIF and WebP that of all. `sound` goes into MP4 alone.
 
     Returns:
         `path`, whole.
@@ -146,7 +157,7 @@ def write_shown(shown: Iterator[np.ndarray], path: Path, suffix: str, fps: float
         return path
     with atomic_file(path) as partial:
         if suffix == ".mp4":
-            _write_mp4(shown, partial, fps)
+            _write_mp4(shown, partial, fps, sound)
         else:
             _write_image(shown, partial, suffix, fps)
     return path
@@ -164,24 +175,32 @@ def _write_image(shown: Iterator[np.ndarray], path: Path, suffix: str, fps: floa
     first.save(path, format=suffix[1:].upper(), append_images=images, **options)
 
 
-def _write_mp4(shown: Iterator[np.ndarray], path: Path, fps: float) -> None:
+def _write_mp4(shown: Iterator[np.ndarray], path: Path, fps: float, sound: Sound | None) -> None:
     import av
 
     encoder = _video_encoder()
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1000))
         stream.options = {"crf": "16"} if encoder == "libx264" else {"q": "2"}
-        for index, frame in enumerate(shown):
-            frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-            if index == 0:
-                stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
-                context = stream.codec_context
-                context.colorspace = context.color_primaries = 1  # BT.709
-                context.color_trc, context.color_range = 13, 1  # sRGB curve, limited range
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709",
-                                                         dst_color_range="MPEG")))
-        container.mux(stream.encode(None))
+        with sound.beside(container) if sound else nullcontext():
+            for index, frame in enumerate(shown):
+                frame = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+                if index == 0:
+                    _describe(stream, frame)
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace="ITU709",
+                                                             dst_color_range="MPEG")))
+                if sound:
+                    sound.until((index + 1) / fps, container)
+            container.mux(stream.encode(None))
+
+
+def _describe(stream: Any, frame: np.ndarray) -> None:
+    """Size and colours of a stream of pictures, from the first one."""
+    stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], "yuv420p"
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = 1  # BT.709
+    context.color_trc, context.color_range = 13, 1  # sRGB curve, limited range
 
 
 def _video_encoder() -> str:

@@ -61,6 +61,29 @@ def write_video(path: Path, frames: Iterable[np.ndarray], codec: str = "libx264"
     return path
 
 
+def write_video_with_sound(path: Path, frames: Sequence[np.ndarray], beep: tuple[float, float], codec: str = "aac",
+                           fps: int = 25, rate: int = 48000) -> Path:
+    """A video whose sound is as long as its picture: silence, but for a tone from `beep[0]` to `beep[1]` s."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream, sound = container.add_stream("libx264", rate=fps), container.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        sound.codec_context.layout = "mono"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        time = np.arange(rate * len(frames) // fps) / rate
+        tone = 20000 * np.sin(2 * np.pi * 440 * time) * ((time > beep[0]) & (time < beep[1]))
+        whole = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+        whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+        convert = av.AudioResampler(sound.codec_context.format, "mono", rate, sound.codec_context.frame_size or None)
+        for part in convert.resample(whole) + convert.resample(None):
+            container.mux(sound.encode(part))
+        container.mux(sound.encode(None))
+        container.mux(stream.encode(None))
+    return path
+
+
 def write_frames(folder: Path, frames: Iterable[np.ndarray], first: int = 0,
                  name: str = "{:08d}.png") -> Path:
     folder.mkdir(parents=True, exist_ok=True)

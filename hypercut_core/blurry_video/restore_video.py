@@ -15,7 +15,8 @@ from hypercut_core.blurry_video.report import LIMITS, Findings, findings, shot_r
 from hypercut_core.blurry_video.shots import WINDOW, OrderedVideo, Shot
 from hypercut_core.clips.footage import probe
 from hypercut_core.clips.frame_folder import read_frames
-from hypercut_core.clips.video import Damage, Frame, Probe, has_sound, read_video
+from hypercut_core.clips.sound import IN_MP4, SoundCopy, sound_codec
+from hypercut_core.clips.video import Damage, Frame, Probe, read_video
 from hypercut_core.errors import BadFootage, BadParameters
 from hypercut_core.files import remove_abandoned, write_json
 from hypercut_core.progress import Progress, say
@@ -23,6 +24,7 @@ from hypercut_core.restore import restore
 
 AnyPath = str | os.PathLike[str]
 FOLDER_FPS = 10.0  # frames a second of the output where the input has no rate
+SAME_TIME = 1e-4  # greatest difference of speed at which the sound still fits: 0.4 s an hour
 UNEVEN = 1.3  # longest time between two frames over the shortest
 MOST_HELD = 512 * 2**20  # bytes of a GIF or WebP, which are held whole
 
@@ -68,23 +70,25 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
     fps = _rate(playing, known, suffix, int(deblurrer.frames))
     check_output(target, fps=fps if suffix else None)
     _check_length(playing, known, suffix, int(deblurrer.frames))
+    sound, silence = _sound(source, suffix, known.fps and fps / (known.fps * (playing.frames or deblurrer.frames)))
     remove_abandoned(target)
     ordered = OrderedVideo(lambda pixels: restore(deblurrer, pixels, tile=tile, overlap=overlap), window)
     damage: list[Damage] = []
     with Progress("restoring frames", known.frames) as progress:
         turned = ordered.turned(_counted(source, damage, progress), source)
-        write_shown(_shown(turned, playing), target, suffix, fps)
+        write_shown(_shown(turned, playing), target, suffix, fps, sound)
     found = findings(ordered.shots)
-    silent = source.is_dir() or not has_sound(source)
     write_json(report, {
         "source": source.name, "model": Path(model).name, "sharp_frames_a_blurry_one": int(deblurrer.frames),
         "input_fps": known.fps, "output_fps": fps, "reverse": playing.reverse,
-        "sound": "none" if silent else "left out", "found": asdict(found), "damage": [asdict(one) for one in damage],
-        "problems": list(known.problems), "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
-    for line in _summary(found, damage, known, report, silent):
+        "sound": "copied" if sound else "left out" if silence else "none", "sound_left_out": silence,
+        "found": asdict(found), "damage": [asdict(one) for one in damage], "problems": list(known.problems),
+        "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
+    for line in _summary(found, damage, known, report) + _heard(sound, silence):
         tell(line)
-    if _uneven(ordered.shots):
-        tell("note: the input's frames are not evenly spaced in time, and those of the output are")
+    if _uneven(ordered.shots) or damage:
+        tell("note: the input's frames are not evenly spaced in time, and those of the output are"
+             + (": picture and sound may run apart" if sound else ""))
     return target
 
 
@@ -140,13 +144,38 @@ def _uneven(shots: list[Shot]) -> bool:
     return bool(steps) and max(steps) > UNEVEN * min(steps)
 
 
-def _summary(found: Findings, damage: list[Damage], known: Probe, report: Path, silent: bool) -> list[str]:
+def _summary(found: Findings, damage: list[Damage], known: Probe, report: Path) -> list[str]:
     lines = [f"{found.frames} frames in {found.shots} shot{'s' * (found.shots != 1)}: the direction of "
              f"{found.frames - found.unsure - found.still} is settled by their neighbours, that of {found.unsure} is a "
              f"guess, in {found.still} next to nothing moves; {report}"]
     if damage:
         lines.append(f"{len(damage)} parts could not be decoded and are missing; the first: {damage[0].file} "
                      f"{damage[0].place}: {damage[0].what}")
-    if not silent:
-        lines.append("the sound is left out")
     return lines + [f"note: {problem}" for problem in known.problems]
+
+
+def _sound(source: Path, suffix: str, speed: float | None) -> tuple[SoundCopy | None, str]:
+    """What copies the sound, or why it is left out: "" where there is none. `speed`: 1 in the video's own time."""
+    codec = None if source.is_dir() else sound_codec(source)
+    if codec is None:
+        return None, ""
+    if suffix != ".mp4":
+        return None, f"{suffix} holds none" if suffix else "pictures hold none"
+    if speed is None or abs(speed - 1) > SAME_TIME:
+        return None, "it fits where the video plays in its own time only, without --slow and --fps"
+    if codec not in IN_MP4:
+        return None, (f"few players know {codec} in an MP4; ffmpeg -i OUT -i IN -map 0:v -map 1:a -c:v copy -c:a aac "
+                      "WITH_SOUND.mp4 converts it")
+    return SoundCopy(source), ""
+
+
+def _heard(sound: SoundCopy | None, silence: str) -> list[str]:
+    """What became of the sound."""
+    if sound is None:
+        return [f"the sound is left out: {silence}"] if silence else []
+    lines = ["the sound is copied as it is"]
+    if sound.broken:
+        lines.append(f"note: the sound ends early, the rest of it cannot be read ({sound.broken})")
+    if sound.left_out:
+        lines.append(f"note: {sound.left_out} packets of sound have no usable time and are missing")
+    return lines

@@ -56,7 +56,7 @@ def probe_video(path: Path) -> Probe:
     Raises:
         BadFootage: empty, no video, cut off, or with frames too large to be decoded safely.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         count, end = 0, 0.0
         try:
             for packet in container.demux(stream):
@@ -90,16 +90,6 @@ def _check_whole(path: Path, container: Any, stream: Any, count: int, end: float
                          where=path, remedy=f"{_COPY_AGAIN}, {_SKIP}")
 
 
-def has_sound(path: Path) -> bool:
-    """Whether a video has sound beside its picture.
-
-    Raises:
-        BadFootage: the file cannot be opened as a video.
-    """
-    with _open(path) as (container, _):
-        return bool(container.streams.audio)
-
-
 def read_video(path: Path, height: int, damage: list[Damage]) -> Iterator[Frame]:
     """Yield the frames of a video, scaled down to `height` px (0: as they are; never scaled up).
 
@@ -113,7 +103,7 @@ def read_video(path: Path, height: int, damage: list[Damage]) -> Iterator[Frame]
     Raises:
         BadFootage: the file cannot be opened as a video.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate
         typical = 1 / float(rate) if rate else None
         index, last, hole, found = -1, None, "", len(damage)
@@ -179,7 +169,12 @@ def _scaled(frame: Any, height: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
+def open_video(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The opened file and its first stream of pictures.
+
+    Raises:
+        BadFootage: it cannot be opened as a video, or its frames are too large to be decoded safely.
+    """
     import av
 
     if not path.is_file():
