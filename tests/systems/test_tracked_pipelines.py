@@ -11,19 +11,24 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from components.evaluate_trajectories.step import TrajectoriesConfig
 from components.params import Parameters, explained, load
 from hypercut_core.clips.photos import photo_path
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.errors import ContainerError
 from hypercut_core.trajectories.tracker import ENVIRONMENT
+from pipelines.compile import compile_pipeline
 from pipelines.container_run import USER, Limits, run_in_containers
+from pipelines.subprocess_run import execute, source_image, subprocess_runner
+from pipelines.training_pipeline import arguments
 from tests.made_footage import face_videos
 from tests.systems.docker_engine import HARDENED, ROOT, Docker, built, running_engine, shared_folder, tag
 from tests.systems.needed import real_tracker
@@ -63,10 +68,11 @@ def results(ws: Path) -> dict[str, bytes]:
 def parameters(tmp_path_factory: pytest.TempPathFactory) -> Parameters:
     """The smoke recipe on videos of a face, whole frames of 192 px, with the step switched on."""
     real_tracker()
-    footage = tmp_path_factory.mktemp("footage")
+    footage = shared_folder(tmp_path_factory.mktemp("footage"))  # the containers' user reads it too
     face_videos(footage / "face")
     return load(ROOT / "params.yaml", "smoke", [
-        f"footage.source={footage}", "blur.windows.height=0", "blur.windows.crop=0", "trajectories.enabled=true",
+        f"footage.source={footage}", "blur.windows.height=0", "blur.windows.crop=0",
+        "blur.windows.fast_share=1.0", "trajectories.enabled=true",
         "trajectories.films=1", "trajectories.worst=1"])
 
 
@@ -111,12 +117,35 @@ def test_dvc_measures_faces_and_a_second_time_runs_nothing(clone: Path) -> None:
     assert results(clone) == before
 
 
-def test_kubeflow_s_local_runner_ends_with_the_same_bytes(clone: Path, tmp_path: Path) -> None:
-    words = ("-m", "pipelines.cli", "submit", "--local", "--params", clone / "params.yaml", "-w", tmp_path / "ws")
+@pytest.fixture(scope="module")
+def local(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which Kubeflow's local runner has run the pipeline once, by the same parameters."""
+    ws = tmp_path_factory.mktemp("local") / "ws"
+    words = ("-m", "pipelines.cli", "submit", "--local", "--params", clone / "params.yaml", "-w", ws)
     done = called(sys.executable, *words, cwd=clone, PYTHONPATH=str(clone))
     assert f"{STEP}: done" in done.stderr
-    assert results(tmp_path / "ws") == results(clone)
-    assert "<polyline" in (tmp_path / "ws/reports/trajectories/report.html").read_text()
+    return ws
+
+
+def test_kubeflow_s_local_runner_ends_with_the_same_bytes(clone: Path, local: Path) -> None:
+    assert results(local) == results(clone)
+    assert "<polyline" in (local / "reports/trajectories/report.html").read_text()
+
+
+def test_a_package_with_the_step_and_a_run_that_does_not_want_it(local: Path, parameters: Parameters) -> None:
+    """What `hypercut compile --tracker-image` makes, with the default parameter: the step runs, and ends at once."""
+    root, image = local / "work/kubeflow", source_image()
+    compile_pipeline(image, root / "off.yaml", allow_local=True, gpus=False, cache_trainings=True, retries=False,
+                     tracker_image=image)
+    values = arguments(replace(parameters, trajectories=TrajectoriesConfig()), store=str(root / "store"),
+                       tracking_folder=str(local), registration=False)
+    run = execute(root / "off.yaml", values, root, subprocess_runner())
+    assert run.succeeded
+    assert STEP in run.executed
+    metrics, report, table = (run.outputs[STEP, name][0].read_text() for name in ("metrics", "report", "per_clip"))
+    assert json.loads(metrics) == {"enabled": False}
+    assert "trajectories.enabled" in report
+    assert table.count("\n") == 1  # the names of the columns
 
 
 def test_in_containers_its_step_alone_has_the_tracker_s_image(clone: Path, docker: Docker, tracker_image: str,
