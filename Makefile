@@ -1,6 +1,6 @@
 # Needs Python 3.11 or 3.12 and make; everything else is set up in .venv on the first call.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint system cluster tracker clean
+.PHONY: help setup demo test lint system cluster images tracker clean
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 
@@ -31,10 +31,13 @@ lint: $(READY)  ## ruff and mypy
 	@$(BIN)/mypy
 
 system: $(READY)  ## the slow tests: real servers, browsers, whole pipelines
-	@$(BIN)/python -m pytest -m "system and not cluster" $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest -m "system and not cluster and not images" $(SIDE_BY_SIDE)
 
 cluster: $(READY)  ## the slowest: Ray nodes that are killed, hang and come back, each in a network of its own
 	@$(BIN)/python -m pytest -m cluster
+
+images: $(READY)  ## the tracker's image built, and evaluate-trajectories under DVC, Kubeflow's runner, in containers
+	@$(BIN)/python -m pytest -m images
 
 setup: $(READY)  ## only the environment
 

@@ -4,7 +4,8 @@ KFP's Docker runner executes it, with one part replaced: it lets the engine remo
 ends, and takes "no such container" for success, so that a step that fails at once passes now and then. Here a
 container stays until its exit code has been read, and how it ended is told.
 
-Containers have no network, no root, a read-only root file system, and a limit on memory.
+Containers have no network, no root, a read-only root file system, and a limit on memory. Of this machine they see
+the run's own folders, and read-only the footage and the models that the parameters name.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,14 @@ class Engine:
 
 
 def run_in_containers(parameters: Parameters, workspace: Path, image: str, say: Callable[[str], None] = print, *,
-                      limits: Limits | None = None, cache: bool = True, registration: bool = True) -> LocalRun:
+                      tracker_image: str = "", limits: Limits | None = None, cache: bool = True,
+                      registration: bool = True) -> LocalRun:
     """Run the nine steps in containers; the results end where `hypercut run` puts them.
 
     Args:
-        image: what `infra/images/build` printed; of the target `tracker` where trajectories.enabled.
+        image: what `infra/images/build` printed.
+        tracker_image: the same of the target `tracker`, for evaluate-trajectories alone; "": `image`, which then is
+            of that target where trajectories.enabled.
         limits: of each container.
         cache, registration: as for `pipelines.subprocess_run.run_local`.
 
@@ -106,10 +110,11 @@ def run_in_containers(parameters: Parameters, workspace: Path, image: str, say: 
     for folder in (root, models):
         folder.mkdir(parents=True, exist_ok=True)
         _hand_over(folder)
-    with alone(ws), containers(limits, folders=(models,)) as engine:
+    parameters, named = _named_files(parameters)
+    with alone(ws), containers(limits, folders=(models,), read_only=named) as engine:
         package = root / "pipeline.yaml"
         compile_pipeline(image, package, allow_local=True, gpus=False, cache_trainings=True, retries=False,
-                         tracker_image=image if parameters.trajectories.enabled else "")
+                         tracker_image=(tracker_image or image) if parameters.trajectories.enabled else "")
         values = arguments(parameters, store=str(root / "store"), tracking_folder=str(models),
                            registration=registration)
         run = execute(package, values, root, engine.runner, say, cache=cache)
@@ -120,11 +125,13 @@ def run_in_containers(parameters: Parameters, workspace: Path, image: str, say: 
 
 
 @contextlib.contextmanager
-def containers(limits: Limits | None = None, *, folders: tuple[Path, ...] = ()) -> Iterator[Engine]:
+def containers(limits: Limits | None = None, *, folders: tuple[Path, ...] = (),
+               read_only: tuple[Path, ...] = ()) -> Iterator[Engine]:
     """While inside, KFP's Docker runner waits for each container's exit code and tells how it ended.
 
     Args:
         folders: folders of this machine that containers see at the same place, beside KFP's own root.
+        read_only: files and folders that they see as well, and cannot change.
 
     Raises:
         MissingExtra: kfp or Docker's client is not installed; ContainerError: the engine does not answer.
@@ -141,7 +148,8 @@ def containers(limits: Limits | None = None, *, folders: tuple[Path, ...] = ()) 
         raise ContainerError(f"the container engine does not answer ({str(error)[:200]})",
                              remedy="start it; DOCKER_HOST names a socket that is not the usual one") from error
     limits = limits or Limits()
-    binds = [docker.types.Mount(str(folder), str(folder), type="bind") for folder in folders]
+    binds = [docker.types.Mount(str(place), str(place), type="bind", read_only=place in read_only)
+             for place in (*folders, *read_only)]
     engine = Engine(local.DockerRunner(
         network_mode="none", read_only=True, user=str(os.getuid() or USER), cap_drop=["ALL"],
         security_opt=["no-new-privileges"], mounts=binds, mem_limit=limits.memory,
@@ -235,6 +243,25 @@ def _step(command: list[str]) -> str:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return Path(json.loads(word)["outputs"]["outputFile"]).parent.name
     return " ".join(command)[:60]
+
+
+def _named_files(parameters: Parameters) -> tuple[Parameters, tuple[Path, ...]]:
+    """The parameters with whole paths, which mean the same in a container, and what of them is on this machine."""
+    footage, trajectories = parameters.footage, parameters.trajectories
+    found: list[Path] = []
+
+    def whole(address: str) -> str:
+        if not address or not Path(address).exists():  # elsewhere, or a mistake that the step itself explains
+            return address
+        found.append(Path(address).resolve())
+        return str(found[-1])
+
+    if not footage.revision and footage.source != "builtin":
+        footage = replace(footage, source=whole(footage.source))
+    pairs = [one.partition("=") for one in trajectories.others]
+    others = tuple(f"{name}{equals}{whole(address)}" for name, equals, address in pairs)
+    return (replace(parameters, footage=footage, trajectories=replace(trajectories, others=others)),
+            tuple(dict.fromkeys(found)))
 
 
 def _hand_over(folder: Path) -> None:

@@ -120,3 +120,19 @@ def packets(path: Path) -> list[tuple[int, int, float]]:
         stream = container.streams.video[0]
         return [(packet.pos, packet.size, float(packet.pts * packet.time_base))
                 for packet in container.demux(stream) if packet.size]
+
+
+def face_videos(folder: Path, frames: int = 22, side: int = 192) -> Path:
+    """Three videos of a face, from a photo that a package ships: steady pans, one in a mirror, one brighter."""
+    from hypercut_core.clips.photos import photo_path
+
+    with Image.open(photo_path("skimage/astronaut.png")) as image:
+        photo = np.asarray(image.convert("RGB"))
+    left, mirrored = 130, photo[:, ::-1]
+    ways = {"right": (photo, left, 2, 1), "bright": (np.minimum(photo, 215) + 40, left, -2, 1),
+            "mirrored": (mirrored, photo.shape[1] - left - side, 1, 2)}
+    for name, (picture, begin, across, down) in ways.items():
+        corners = [(8 + down * t, begin + across * (t - frames // 2)) for t in range(frames)]
+        write_video(folder / f"{name}.mp4", [np.ascontiguousarray(picture[y:y + side, x:x + side])
+                                             for y, x in corners])
+    return folder

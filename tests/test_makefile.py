@@ -49,7 +49,7 @@ def tools(folder: Path, **scripts: str) -> str:
 def test_help_lists_every_target_without_any_set_up(checkout: Path) -> None:
     done = make(checkout)
     assert done.returncode == 0
-    for target in ("help", "demo", "test", "lint", "system", "tracker", "clean"):
+    for target in ("help", "demo", "test", "lint", "system", "cluster", "images", "tracker", "clean"):
         assert f"\n  {target} " in done.stdout
     assert not (checkout / ".venv").exists()
 

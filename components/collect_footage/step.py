@@ -54,8 +54,12 @@ def collect_footage(config: CollectConfig, out: Path, seed: int, work: Path | No
 
 def _collected(config: CollectConfig, cache: Path) -> Manifest:
     revision = storage.pinned(config.revision) if config.revision else ""
-    folder = storage.fetch(config.source, revision, cache)
-    findings = discover(folder, config.layout, config.categories, config.on_bad == "skip")
+    try:
+        folder = storage.fetch(config.source, revision, cache)
+        findings = discover(folder, config.layout, config.categories, config.on_bad == "skip")
+    except PermissionError as error:
+        raise BadFootage("this user may not read the footage", where=error.filename or config.source,
+                         remedy="let all users read it: containers run as another one") from error
     if len(findings.sources) < 3:
         raise BadFootage(f"{len(findings.sources)} usable sources were found; train, val and test need one "
                          "each", where=config.source,

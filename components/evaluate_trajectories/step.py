@@ -1,7 +1,8 @@
 """evaluate-trajectories: faces and hands in restored frames → metrics/evaluate-trajectories.json and a page.
 
 Optional: it needs the landmark tracker, which has an environment (and an image) of its own, and footage with faces or
-hands. Switched off, it writes that it is off and nothing else. The metrics hold nothing of the machine or the day.
+hands. Switched off, it writes that it is off, an empty table, and nothing else. The metrics hold nothing of the
+machine or the day.
 """
 
 from __future__ import annotations
@@ -88,12 +89,15 @@ def evaluate_trajectories(store: str | Path, models: Mapping[str, Path], orders:
 
 
 def _off(out_dir: Path, metrics: Path) -> dict[str, Any]:
+    """Every file that a task of a pipeline promises: a page that says that the step is off, and an empty table."""
+    from components.evaluate_trajectories.study import write_table
     from hypercut_core.progress import say
     from hypercut_core.trajectories.page import off_page
 
     say("evaluate-trajectories is switched off (--set trajectories.enabled=true switches it on)")
     with atomic_directory(out_dir) as folder:
         write_text(folder / "report.html", off_page())
+        write_table(folder / "per_clip.csv", [])
     write_json(metrics, {"enabled": False})
     return {"enabled": False}
 

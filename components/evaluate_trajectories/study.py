@@ -89,11 +89,11 @@ def gains_of(rows: Sequence[FollowedClip], name: str) -> np.ndarray:
 
 
 def write_table(path: Path, rows: Sequence[FollowedClip]) -> None:
-    """One row for each system and clip."""
+    """One row for each system and clip; without any, the names of the columns alone."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name in rows[0].measured:
+        for name in rows[0].measured if rows else ():
             for row in rows:
                 one = row.measured[name]
                 numbers = (one.rate, one.found, one.within, one.mean_error, one.mean_relative, one.lead, one.motion,

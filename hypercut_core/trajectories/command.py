@@ -14,7 +14,7 @@ from hypercut_core.progress import say
 from hypercut_core.trajectories.landmarks import HAND, known_kind
 from hypercut_core.trajectories.paths import Trajectories, follow
 from hypercut_core.trajectories.sources import Exposure, from_clip, from_footage, from_photo
-from hypercut_core.trajectories.tracker import INSTALL, Tracker
+from hypercut_core.trajectories.tracker import REMEDY, Tracker
 from hypercut_core.trajectories.writing import check_folder, write_trajectories
 
 
@@ -41,7 +41,7 @@ def trajectories_command(source: Path, out: Path, *, kind: str = "face", model: 
     tracker = Tracker() if tracker is None else tracker
     missing = tracker.missing()
     if missing is not None:
-        raise TrackerMissing(missing, where=tracker.python, remedy=f"'{INSTALL}' in Hypercut's folder")
+        raise TrackerMissing(missing, where=tracker.python, remedy=REMEDY)
     exposure = _frames_of(source, clip, model, tile, views)
     paths, facts = trace(exposure, tracker, kind, most=most, moments=moments, reverse=reverse)
     if not paths.tracks:

@@ -27,6 +27,7 @@ from hypercut_core.trajectories.landmarks import POINTS, SIDES, Detection, known
 
 ENVIRONMENT = ".venv-tracker"
 INSTALL = "make tracker"
+REMEDY = f"'{INSTALL}' in Hypercut's folder; in a container, the image target 'tracker'"
 PROCESS = Path(__file__).with_name("tracker_process.py")
 MOST = 8  # faces or hands in a frame
 MAX_FRAMES = 10_000
@@ -88,7 +89,7 @@ class Tracker:
         _check(frames, known_kind(kind), most)
         missing = self.missing()
         if missing is not None:
-            raise TrackerMissing(missing, where=self.python, remedy=f"'{INSTALL}' in Hypercut's folder")
+            raise TrackerMissing(missing, where=self.python, remedy=REMEDY)
         if not frames:
             return []
         with tempfile.TemporaryDirectory(prefix="hypercut-tracker-") as made:
@@ -112,7 +113,7 @@ class Tracker:
                                            env=_surroundings(folder), start_new_session=True)
             except OSError as error:
                 raise TrackerMissing(f"the tracker's Python cannot be started ({error.strerror or error})",
-                                     where=self.python, remedy=f"'{INSTALL}' in Hypercut's folder") from error
+                                     where=self.python, remedy=REMEDY) from error
             try:
                 code = process.wait(patience)
             except subprocess.TimeoutExpired as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -292,3 +293,17 @@ def test_given_partitions_are_kept_where_they_can_be(rows: dict[str, str]) -> No
     assert set(splits) == {"train", "val", "test"}
     if {"train", "val", "test"} <= set(rows.values()):
         assert all(split == (partition or "train") for (_, _, partition), split in zip(sources, splits, strict=True))
+
+
+def test_footage_that_may_not_be_read_is_said_so(tmp_path: Path) -> None:
+    """As in a container, whose user is another one than the owner of the footage."""
+    videos = tmp_path / "videos"
+    videos.mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # root may read everything: somebody else for a moment
+            os.seteuid(65534)
+        with pytest.raises(BadFootage, match="this user may not read the footage"):
+            collect_footage(CollectConfig(source=str(videos)), tmp_path / "out.json", 0)
+    finally:
+        os.seteuid(user)

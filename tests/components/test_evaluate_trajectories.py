@@ -243,33 +243,51 @@ def test_a_model_of_other_frames_is_refused(world: dict[str, Any], tmp_path: Pat
         run(world, tmp_path, default="another")
 
 
-def test_as_a_task_of_a_pipeline(world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through Kubeflow's face: artifacts in, artifacts out, the work in the run's own folder."""
+def as_a_task(world: dict[str, Any], folder: Path, enabled: bool) -> tuple[Path, dict[str, Any], Path]:
+    """Kubeflow's face of the step: its store, its output artifacts and the clips that it was given."""
     from types import SimpleNamespace
 
-    from components.evaluate_trajectories import step as module
     from components.evaluate_trajectories.component import evaluate_trajectories as face
     from components.shared_store import publish_clips
     from hypercut_core.files import write_json
 
-    monkeypatch.setattr(module, "_tracker", lambda: Tracker(world["python"]))
-    store = tmp_path / "store"
-    write_json(tmp_path / "clips.json", publish_clips(make_store(tmp_path / "made"), store))
-    made = {name: SimpleNamespace(path=str(tmp_path / "run/evaluate-trajectories" / name), metadata={},
-                                  uri=str(tmp_path / "run/evaluate-trajectories" / name))
+    store, outputs = folder / "store", folder / "run/evaluate-trajectories"
+    write_json(folder / "clips.json", publish_clips(make_store(folder / "made"), store))
+    outputs.mkdir(parents=True)
+    made = {name: SimpleNamespace(path=str(outputs / name), metadata={}, uri=str(outputs / name))
             for name in ("metrics", "report", "per_clip")}
-    (tmp_path / "run/evaluate-trajectories").mkdir(parents=True)
-    config = {"enabled": True, "split": "test", "kinds": [], "most": 2, "max_clips": 0, "others": [], "films": 1,
+    config = {"enabled": enabled, "split": "test", "kinds": [], "most": 2, "max_clips": 0, "others": [], "films": 1,
               "worst": 0}
-    face.python_func(clips=SimpleNamespace(path=str(tmp_path / "clips.json")),
+    face.python_func(clips=SimpleNamespace(path=str(folder / "clips.json")),
                      orders=SimpleNamespace(path=str(world["orders"])), objectives=["mine"],
                      models=[SimpleNamespace(path=str(world["models"]["mine"]))], deblurrer_objective="mine",
                      trajectories=json.dumps(config), store=str(store), **made)
-    figures = json.loads(Path(made["metrics"].path).read_text())
+    (run,) = (store / "runs").iterdir()
+    return outputs, made, run
+
+
+def test_as_a_task_of_a_pipeline(world: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through Kubeflow's face: artifacts in, artifacts out, the work in the run's own folder."""
+    from components.evaluate_trajectories import step as module
+
+    monkeypatch.setattr(module, "_tracker", lambda: Tracker(world["python"]))
+    outputs, made, run = as_a_task(world, tmp_path, enabled=True)
+    figures = json.loads((outputs / "metrics").read_text())
     assert figures["clips"] == 3
     assert made["metrics"].metadata["models.mine.rate"] == figures["models"]["mine"]["rate"]
-    assert "<polyline" in Path(made["report"].path).read_text()
-    assert Path(made["per_clip"].path).read_text().startswith("system,")
-    (run,) = (store / "runs").iterdir()
+    assert "<polyline" in (outputs / "report").read_text()
+    assert (outputs / "per_clip").read_text().startswith("system,")
     assert (run / "metrics/evaluate-trajectories.json").is_file()
     assert len(list((run / "work/trajectories").glob("*.npz"))) == 3 * 3
+
+
+def test_as_a_task_that_is_switched_off(world: dict[str, Any], tmp_path: Path) -> None:
+    """A package compiled with the tracker's image, in a run that does not want it: every artifact is there."""
+    outputs, _, run = as_a_task(world, tmp_path, enabled=False)
+    assert json.loads((outputs / "metrics").read_text()) == {"enabled": False}
+    assert "trajectories.enabled" in (outputs / "report").read_text()
+    columns, *rows = (outputs / "per_clip").read_text().splitlines()
+    assert columns.startswith("system,clip_id,")
+    assert rows == []
+    assert json.loads((run / "steps/evaluate-trajectories.json").read_text())["state"] == "done"
+    assert not (run / "work").exists()

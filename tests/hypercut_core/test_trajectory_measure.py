@@ -198,3 +198,19 @@ def test_an_interval_moves_with_its_values_and_lies_among_them(values: list[floa
 def test_an_interval_leaves_out_what_is_no_number() -> None:
     assert interval([1.0, float("nan")], ["a", "b"]) == [1.0, 1.0]
     assert np.isnan(interval([float("nan")], ["a"])).all()
+
+
+def test_the_page_counts_a_clip_with_fewer_landmarks_right_though_its_mean_error_is_lower() -> None:
+    """As the films beside it do: one frame is far off, and in all others the system is perfect."""
+    from components.evaluate_trajectories.study import gains_of
+    from hypercut_core.trajectories.page import _worst
+
+    truth = walk(step=0.5)
+    mine = [*truth[:6], *shifted(truth[6:], 0, 0.25 * SIZE)]
+    about = FollowedClip("clip-a", "s", "hand", "hand", 3.0, 1, 0, False)
+    clip = followed_clip(about, {BLURRY: [truth[3]], TRUE: truth, "mine": mine}, T)
+    assert np.subtract(*clip.shared("mine")) < 0  # a lower error
+    assert gains_of([clip], "mine")[0] < 0
+    said = _worst([clip], [], {"default": "mine"})
+    assert "1 of 1 clips" in said
+    assert "−14.3" in said  # a seventh of the landmarks, in points

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -282,6 +283,21 @@ def test_trajectories_need_an_image_of_the_tracker(double: KubeflowDouble, submi
     assert code == 0
     assert any(line.startswith("evaluate-trajectories ") for line in out.splitlines())
     assert "evaluate-trajectories" not in submit("--image", IMAGE, "--dry-run")[1]
+
+
+def test_the_step_runs_in_the_tracker_s_image_and_a_parameter_of_the_run_switches_it(
+        double: KubeflowDouble, submit: SubmitMain) -> None:
+    """One package, uploaded once by what the API's description allows; only the run's argument differs."""
+    tracker = f"registry.example/tracker@sha256:{'b' * 64}"
+    for words in ((), ("--set", "trajectories.enabled=true")):
+        assert submit("--image", IMAGE, "--tracker-image", tracker, *words)[0] == 0
+    (version,) = double.versions
+    images = {name: one["container"]["image"] for name, one in
+              version["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].items()}
+    assert images.pop("exec-evaluate-trajectories") == tracker
+    assert set(images.values()) == {IMAGE}
+    on, off = (json.loads(run["runtime_config"]["parameters"]["trajectories"]) for run in double.runs)  # newest first
+    assert (off["enabled"], on["enabled"]) == (False, True)
 
 
 # -- trainings in RayJobs --

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 from needed import install, not_here
 
+from pipelines.container_run import USER
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build/systems"  # ignored by git, emptied by `make clean`
 PACKAGES = {"dockerd": "docker.io", "docker": "docker.io", "runc": "runc", "debootstrap": "debootstrap"}
@@ -25,6 +28,9 @@ MEMORY = 8 * 2**30  # bytes; the layers of one build take 5 GB
 PATIENCE = 2400  # s; the machine may be busy
 # For work on these tests: the folder of an engine that runs already and keeps its layers; see `running_engine`.
 KEPT_ENGINE = "HYPERCUT_TEST_ENGINE"
+# not root, a read-only root file system, no network, no capability: as in a hardened cluster
+HARDENED = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
+            "--security-opt=no-new-privileges")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,30 @@ def import_base(docker: Docker) -> None:
         _make_base(archive)
     if docker("image", "inspect", BASE, check=False).returncode:  # a second import would be another image
         docker("import", archive, BASE)
+
+
+def built(docker: Docker, target: str) -> str:
+    """What `infra/images/build` printed: the reference to compile pipelines with."""
+    import_base(docker)
+    name = f"hypercut-test:{target}"
+    done = subprocess.run([ROOT / "infra/images/build", target, name, "--network=host", "--build-arg", f"BASE={BASE}"],
+                          cwd="/", capture_output=True, text=True, timeout=PATIENCE, check=False,
+                          env={**os.environ, **docker.environment})
+    if done.returncode != 0:
+        not_here(f"the image cannot be built:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    assert re.fullmatch(r"hypercut-test@sha256:[0-9a-f]{64}\n", done.stdout)
+    return done.stdout.strip()
+
+
+def tag(image: str) -> str:
+    """The engine's own id, of what `built` gave."""
+    return image.split("@")[1]
+
+
+def shared_folder(folder: Path) -> Path:
+    """A folder that the containers' user may write to."""
+    os.chown(folder, USER, USER)
+    return folder
 
 
 def _into_memory(folder: Path) -> None:

@@ -6,9 +6,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from hypercut_core.trajectories.tracker import Tracker
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def not_here(why: str) -> NoReturn:
@@ -29,3 +34,12 @@ def install(packages: Mapping[str, str]) -> None:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)
     except (OSError, subprocess.SubprocessError) as error:
         not_here(f"{missing} cannot be installed: {error}\n{getattr(error, 'stderr', '') or ''}")
+
+
+def real_tracker() -> Tracker:
+    """The landmark tracker, installed if it is not."""
+    if Tracker().missing() is not None:
+        done = subprocess.run(["make", "tracker"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+        if done.returncode:
+            not_here(f"the tracker's environment cannot be made:\n{done.stderr[-2000:]}")
+    return Tracker()

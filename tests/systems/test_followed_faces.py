@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +19,16 @@ from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import save_deblurrer
 from hypercut_core.trajectories.following import System
 from hypercut_core.trajectories.tracker import Tracker
-from tests.systems.needed import not_here
+from tests.systems.needed import real_tracker
 
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).resolve().parents[2]
 T, SIDE = 7, 256
 STEPS = ((2, 1), (-2, 1))  # px right and down a frame, of each clip
 
 
 @pytest.fixture(scope="module")
 def tracker() -> Tracker:
-    found = Tracker()
-    if found.missing() is not None:
-        done = subprocess.run(["make", "tracker"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
-        if done.returncode:
-            not_here(f"the tracker cannot be installed: {done.stderr[-500:]}")
-    return Tracker()
+    return real_tracker()
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,11 @@ from components.params import load
 from hypercut_core.errors import ContainerError
 from pipelines.container_run import USER, Limits, containers, run_in_containers
 from pipelines.local import git_revision
-from tests.systems.docker_engine import BASE, PATIENCE, ROOT, Docker, import_base, not_here, running_engine
+from tests.systems.docker_engine import BASE, HARDENED, ROOT, Docker, built, running_engine, shared_folder, tag
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.system
 REVISION = git_revision()  # as it is when the image is built
-HARDENED = ("--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
-            "--security-opt=no-new-privileges")
 SMOKE = load(ROOT / "params.yaml", "smoke")
 LIMITS = Limits(memory="3g")
 TASKS = ["collect-footage", "validate-footage", "synthesize-blur", "validate-clips", "train-encoder",
@@ -42,15 +40,7 @@ def docker() -> Iterator[Docker]:
 
 @pytest.fixture(scope="module")
 def image(docker: Docker) -> str:
-    """What `infra/images/build` printed: the reference to compile pipelines with."""
-    import_base(docker)
-    done = subprocess.run([ROOT / "infra/images/build", "cpu", "hypercut-test:cpu", "--network=host",
-                           "--build-arg", f"BASE={BASE}"], cwd="/", capture_output=True, text=True,
-                          timeout=PATIENCE, check=False)
-    if done.returncode != 0:
-        not_here(f"the image cannot be built:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    assert re.fullmatch(r"hypercut-test@sha256:[0-9a-f]{64}\n", done.stdout)
-    return done.stdout.strip()
+    return built(docker, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +51,6 @@ def smoke(docker: Docker, image: str, tmp_path_factory: pytest.TempPathFactory) 
                   "smoke", "--workspace", "/volume/ws")
     assert "register-model: done" in done.stderr
     return folder / "ws"
-
-
-def tag(image: str) -> str:
-    return image.split("@")[1]
-
-
-def shared_folder(folder: Path) -> Path:
-    """A folder that the containers' user may write to."""
-    os.chown(folder, USER, USER)
-    return folder
 
 
 def inside(docker: Docker, image: str, script: str) -> str:

@@ -11,27 +11,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from needed import not_here
+from needed import real_tracker
 from PIL import Image
 
 from hypercut_core.trajectories.anatomy import FACE, HAND, LINES, POINTS
 from hypercut_core.trajectories.landmarks import Detection
 from hypercut_core.trajectories.paths import follow, path_error
-from hypercut_core.trajectories.tracker import Tracker, tracker_python
+from hypercut_core.trajectories.tracker import Tracker
 
 pytest.importorskip("skimage")
 pytestmark = pytest.mark.system
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = 256
 
 
 @pytest.fixture(scope="module")
 def tracker() -> Tracker:
-    if not tracker_python().exists():
-        done = subprocess.run(["make", "tracker"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            not_here(f"the tracker's environment cannot be made:\n{done.stderr[-2000:]}")
-    return Tracker()
+    return real_tracker()
 
 
 @pytest.fixture(scope="module")
