@@ -86,9 +86,11 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
         "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})
     for line in _summary(found, damage, known, report) + _heard(sound, silence):
         tell(line)
-    if _uneven(ordered.shots) or damage:
-        tell("note: the input's frames are not evenly spaced in time, and those of the output are"
-             + (": picture and sound may run apart" if sound else ""))
+    uneven = _uneven(ordered.shots)
+    if uneven:
+        tell("note: the input's frames are not evenly spaced in time, and those of the output are")
+    if sound and (uneven or damage):
+        tell("note: picture and sound may run apart")
     return target
 
 

@@ -35,7 +35,6 @@ class SoundCopy:
 
     def __init__(self, source: Path):
         self.source = source
-        self.copied = 0  # packets
         self.left_out = 0  # packets
         self.broken = ""  # why the sound ends early
         self._stream: Any = None
@@ -60,7 +59,6 @@ class SoundCopy:
             self._next = self._read()
             packet.stream = self._stream
             container.mux_one(packet)
-            self.copied += 1
 
     def _read(self) -> Any:
         """The next packet that can be written, its time counted from the first picture; None at the end."""

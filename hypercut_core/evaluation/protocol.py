@@ -151,7 +151,7 @@ def score_batch(prediction: Tensor, sharp: Tensor, blurry: Tensor, response: str
     made_length, true_length = made.norm(dim=1), true.norm(dim=1)
     scores = {
         "forward": forward, "backward": backward, "ssim": similar,
-        "reblur": psnr(average(prediction, response), blurry),
+        "reblur": psnr(average(chosen, response), blurry),  # not `prediction`: the order of a sum changes its last bit
         "agreement": (made * true).sum(1) / (made_length * true_length).clamp_min(1e-12),
         "odd_strength": made_length / true_length.clamp_min(1e-12),
         "finite": finite,

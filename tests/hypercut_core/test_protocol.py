@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypercut_core.errors import BadCheckpoint
@@ -111,6 +111,7 @@ def test_repeating_the_blurry_image_has_no_direction():
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20))
+@example(seed=123)  # has a value half way between two grey levels
 def test_reversing_the_prediction_changes_no_blind_score(seed: int):
     prediction, sharp = random_batch(seed)
     blurry = sharp.mean(1)
@@ -118,7 +119,7 @@ def test_reversing_the_prediction_changes_no_blind_score(seed: int):
     back = as_scores(score_batch(prediction.flip(1), sharp, blurry, "srgb"))
     assert np.array_equal(ahead.ppsnr, back.ppsnr)
     assert np.allclose(ahead.ssim, back.ssim, atol=1e-12)
-    assert np.allclose(ahead.reblur, back.reblur, atol=0.01)  # a value half way between two grey levels
+    assert np.array_equal(ahead.reblur, back.reblur)
     assert np.allclose(ahead.agreement, -back.agreement)
 
 

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from components.params import load
 from hypercut_core.errors import ContainerError
 from pipelines.container_run import USER, Limits, containers, run_in_containers
 from pipelines.local import git_revision
-from tests.systems.docker_engine import BASE, HARDENED, ROOT, Docker, built, running_engine, shared_folder, tag
+from tests.systems.docker_engine import BASE, HARDENED, ROOT, Docker, built, shared_folder, tag
 
 pytest.importorskip("kfp")
 pytestmark = pytest.mark.system
@@ -28,14 +27,6 @@ SMOKE = load(ROOT / "params.yaml", "smoke")
 LIMITS = Limits(memory="3g")
 TASKS = ["collect-footage", "validate-footage", "synthesize-blur", "validate-clips", "train-encoder",
          "assign-order", *["train-deblurrer"] * len(SMOKE.objectives), "evaluate", "register-model", "close-run"]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Docker]:
-    with running_engine() as engine, pytest.MonkeyPatch.context() as patch:
-        for name, value in engine.environment.items():
-            patch.setenv(name, value)
-        yield engine
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from pipelines.container_run import USER, Limits, run_in_containers
 from pipelines.subprocess_run import execute, source_image, subprocess_runner
 from pipelines.training_pipeline import arguments
 from tests.made_footage import face_videos
-from tests.systems.docker_engine import HARDENED, ROOT, Docker, built, running_engine, shared_folder, tag
+from tests.systems.docker_engine import HARDENED, ROOT, Docker, built, shared_folder, tag
 from tests.systems.needed import real_tracker
 
 pytest.importorskip("kfp")
@@ -84,14 +83,6 @@ def clone(parameters: Parameters, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "params.yaml").write_text(explained(parameters))
     assert repro(folder) == STAGES
     return folder
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Docker]:
-    with running_engine() as engine, pytest.MonkeyPatch.context() as patch:
-        for name, value in engine.environment.items():
-            patch.setenv(name, value)
-        yield engine
 
 
 @pytest.fixture(scope="module")
