@@ -12,10 +12,13 @@ a blurry image can tell: the matrix <O_i, O_j> = |D|^2 (cos a, sin a)^T (cos a, 
 its leading eigenvector v, D = +- (v_1 O_1 + v_2 O_2) (`views.py` joins views and axes in one go).
 
 In training the direction c = (cos a, sin a) is known, up to the encoder's zero (`OrderTable.axes_for_clips`),
-and the error is taken of what the axes say along it, and, with a smaller weight, of what they say across it.
+and the error is taken of what the axes say along it, and, with a smaller weight, of what they say across it. The
+axes are turned before anything is rendered, so that a step costs what it costs with one axis (`Residuals`).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,44 +28,50 @@ from hypercut_core.deblurring.parts import Parts, join_parts, split_parts
 from hypercut_core.ordering.rule import mean_motion
 
 
-def turn_axes(predicted: Tensor, direction: Tensor, response: str) -> tuple[Tensor, Tensor]:
-    """Look at two axes from a direction c: the odd parts c_1 O_1 + c_2 O_2 along it and c_1 O_2 - c_2 O_1 across.
+class Residuals(NamedTuple):
+    """What the even/odd model says of a blurry image, before it is looked at from a direction.
 
-    Of a perfect prediction, the one is the sequence itself and the other does not move.
-
-    Args:
-        predicted: (B, 2, T, 3, H, W).
-        direction: (B, 2), of length 1.
-
-    Returns:
-        Two sequences (B, T, 3, H, W); middle and even parts are those of `predicted`, odd parts are turned in
-        linear light.
+    Linear light of a frame is `light` + `slope` times what the parts say of it: they are in encoded values, to
+    first order.
     """
-    first, second = (split_parts(x) for x in to_linear(predicted, response).unbind(1))
-    cos, sin = direction.view(-1, 2, 1, 1, 1, 1).unbind(1)
-    middle, even = (first.middle + second.middle) / 2, (first.even + second.even) / 2
-    along, across = cos * first.odd + sin * second.odd, cos * second.odd - sin * first.odd
-    return (from_linear(join_parts(Parts(middle, even, along)), response),
-            from_linear(join_parts(Parts(middle, even, across)), response))
+
+    light: Tensor  # (B, 3, H, W), the blurry image in linear light
+    slope: Tensor  # (B, 3, H, W), of the response curve at the blurry image
+    middle: Tensor  # (B, 3, H, W)
+    even: Tensor  # (B, K, 3, H, W)
+    odd: Tensor  # (B, axes, K, 3, H, W)
+
+    def along(self, direction: Tensor, response: str) -> Tensor:
+        """The sequence seen from a direction c: (B, T, 3, H, W), encoded; its odd part is sum_i c_i O_i.
+
+        Args:
+            direction: (B, axes), of length 1 if the sequence is to move as far as it did.
+        """
+        odd = (direction.view(*direction.shape, 1, 1, 1, 1) * self.odd).sum(1)
+        steps = join_parts(Parts(self.middle, self.even, odd))
+        return from_linear(self.light[:, None] + self.slope[:, None] * steps, response)
+
+    def across(self, direction: Tensor) -> Tensor:
+        """The odd part at right angles to a direction (B, 2), c_1 O_2 - c_2 O_1: (B, K, 3, H, W), encoded values to
+        first order. Of a perfect prediction nothing moves across its own direction."""
+        first, second = direction.view(-1, 2, 1, 1, 1, 1).unbind(1)
+        return first * self.odd[:, 1] - second * self.odd[:, 0]
 
 
-def nearest_direction(predicted: Tensor, sharp: Tensor, response: str) -> Tensor:
+def nearest_direction(predicted: Residuals, sharp: Tensor, response: str) -> Tensor:
     """The unit vector c with the least sum_i |O_i - c_i D|^2: c = p / |p|, p_i = <O_i, D>, in linear light.
 
     With one axis it is the nearer of the two directions, and with two that on the whole circle.
 
     Args:
-        predicted: (B, A, T, 3, H, W).
         sharp: (B, T, 3, H, W).
 
     Returns:
-        (B, A), without gradient.
+        (B, axes), without gradient.
     """
     with torch.no_grad():
-        true = split_parts(to_linear(sharp, response)).odd.flatten(1)
-        made = split_parts(to_linear(predicted.flatten(0, 1), response)).odd
-        made = made.unflatten(0, predicted.shape[:2]).flatten(2)
-        inner = torch.einsum("ban,bn->ba", made, true)
+        true = split_parts(to_linear(sharp, response)).odd * predicted.slope[:, None]
+        inner = torch.einsum("ban,bn->ba", predicted.odd.flatten(2), true.flatten(1))
         return inner / inner.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 

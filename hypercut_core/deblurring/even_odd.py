@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypercut_core.blur.exposure import Response, from_linear, response_slope, to_linear
+from hypercut_core.deblurring.axes import Residuals
 from hypercut_core.deblurring.blocks import UNetTrunk
-from hypercut_core.deblurring.parts import Parts, join_parts
 from hypercut_core.deblurring.views import join_views
 from hypercut_core.errors import BadParameters
 
@@ -61,33 +61,36 @@ class EvenOddDeblurrer(nn.Module):
         nn.init.normal_(self.trunk.leave.weight, std=1e-3)  # start at "repeat the blurry image"
         nn.init.constant_(self.trunk.leave.bias, 0.0)  # type: ignore[arg-type]
 
-    def residuals(self, blurry: Tensor) -> Tensor:
-        """What each frame differs from the blurry image by, (B, axes, T, 3, H, W): even and odd parts joined."""
+    def residuals(self, blurry: Tensor) -> Residuals:
+        """What each part of the sequence adds to the blurry image, the mean of the frames taken off (`projection`).
+
+        Taken in linear light and scaled by the slope of the response curve, so that the blur projection is the
+        removal of a mean, which costs nothing."""
         height, width = blurry.shape[-2:]
         m = self.trunk.multiple
         padded = F.pad(blurry, (0, -width % m, 0, -height % m), mode="replicate")
         out = self.trunk(padded - 0.5)[..., :height, :width].float().unflatten(1, (-1, 3))
-        half = self.frames // 2
-        return torch.stack([join_parts(Parts(out[:, 0], out[:, 1:half + 1], odd))
-                            for odd in out[:, half + 1:].split(half, 1)], 1)
+        with torch.autocast(out.device.type, enabled=False):
+            blurry, half = blurry.float(), self.frames // 2
+            still, odd = out[:, :half + 1], out[:, half + 1:].unflatten(1, (self.config.axes, half))
+            mean = (2 * still.sum(1, keepdim=True) - still[:, :1]) / self.frames
+            still = still - self.config.projection * mean
+            return Residuals(to_linear(blurry, self.response), response_slope(blurry, self.response),
+                             still[:, 0], still[:, 1:], odd)
 
-    def forward(self, blurry: Tensor) -> Tensor:
-        """In training the prediction of the image as it is, (B, T, 3, H, W), or (B, 2, T, 3, H, W) with two
-        axes; else `config.views` views of it, joined."""
+    def forward(self, blurry: Tensor) -> Tensor | Residuals:
+        """`config.views` views of the image, joined: (B, T, 3, H, W). In training the image as it is, and with two
+        axes what is said of it before it is looked at from a direction."""
+        if self.training and self.config.axes == 2:
+            return self.residuals(blurry)
         if self.training or self.config.views == self.config.axes == 1:
             return self.predict(blurry)
         return join_views(self.predict, blurry, self.config.views, self.response)
 
     def predict(self, blurry: Tensor) -> Tensor:
-        """One view: (B, T, 3, H, W), or with two axes (B, 2, T, 3, H, W), a sequence an axis.
-
-        Residuals are taken in linear light, scaled by the slope of the response curve at the blurry
-        image: the blur projection then is the removal of their mean, which costs nothing."""
-        residuals = self.residuals(blurry)
-        with torch.autocast(residuals.device.type, enabled=False):
-            blurry = blurry.float()
-            step = residuals - self.config.projection * residuals.mean(2, keepdim=True)
-            light = to_linear(blurry, self.response)[:, None, None] \
-                + response_slope(blurry, self.response)[:, None, None] * step
-            sequences = from_linear(light, self.response)
-            return sequences[:, 0] if self.config.axes == 1 else sequences
+        """One view: (B, T, 3, H, W), or with two axes (B, 2, T, 3, H, W), a sequence an axis."""
+        said = self.residuals(blurry)
+        with torch.autocast(blurry.device.type, enabled=False):
+            directions = torch.eye(self.config.axes, device=blurry.device)[:, None].expand(-1, len(blurry), -1)
+            sequences = [said.along(direction, self.response) for direction in directions]
+            return sequences[0] if self.config.axes == 1 else torch.stack(sequences, 1)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypercut_core.deblurring.axes import nearest_direction, rule_axes, turn_axes
+from hypercut_core.deblurring.axes import Residuals, nearest_direction, rule_axes
 from hypercut_core.deblurring.parts import Parts, split_parts
 from hypercut_core.errors import BadParameters
 from hypercut_core.ordering.encoder import pair_scores
@@ -90,12 +90,13 @@ def target_direction(name: str, sharp: Tensor, direction: Tensor) -> Tensor:
     return direction
 
 
-def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
+def objective_loss(name: str, predicted: Tensor | Residuals, sharp: Tensor, direction: Tensor, config: LossConfig,
                    encoder: nn.Module | None = None, response: str = "srgb") -> Tensor:
     """Mean loss of a batch.
 
     Args:
-        predicted, sharp: (B, T, 3, H, W) in [0, 1]; `predicted` (B, 2, T, 3, H, W) with two axes.
+        predicted: (B, T, 3, H, W) in [0, 1]; with two axes what is said before it is looked at from a direction.
+        sharp: (B, T, 3, H, W) in [0, 1].
         direction: (B,) +1 keep / -1 reverse, from the order table, or (B, 2) along two axes; used by
             `hypercut_targets` alone.
         encoder: the frozen HyperCUT encoder; used by `hypercut` alone.
@@ -105,7 +106,7 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
         BadParameters: unknown objective, or what it needs is missing.
     """
     check_objective(name)
-    if predicted.ndim == 6:
+    if isinstance(predicted, Residuals):
         return _axes_loss(name, predicted, sharp, direction, config, response)
     mine, true = split_parts(predicted), split_parts(sharp)
     count = sharp.shape[1]
@@ -124,7 +125,7 @@ def objective_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tenso
     return loss.mean()
 
 
-def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, config: LossConfig,
+def _axes_loss(name: str, predicted: Residuals, sharp: Tensor, direction: Tensor, config: LossConfig,
                response: str) -> Tensor:
     """The same errors of what two axes say along a clip's direction; what they say across it is an error too."""
     if name == "hypercut_targets":
@@ -136,10 +137,9 @@ def _axes_loss(name: str, predicted: Tensor, sharp: Tensor, direction: Tensor, c
     else:
         raise BadParameters(f"the objective '{name}' has no direction and so no second axis",
                             where="deblurrer.model.axes", remedy=f"choose one of {', '.join(DIRECTED)}")
-    along, across = turn_axes(predicted, direction, response)
-    mine, true = split_parts(along), split_parts(sharp)
+    mine, true = split_parts(predicted.along(direction, response)), split_parts(sharp)
     middle, even = clip_error(mine.middle - true.middle, config), clip_error(mine.even - true.even, config)
-    wrong = torch.cat([mine.odd - true.odd, config.across**0.5 * split_parts(across).odd], 1)
+    wrong = torch.cat([mine.odd - true.odd, config.across**0.5 * predicted.across(direction)], 1)
     odd = clip_error(2**0.5 * wrong, config)  # the mean is over twice as many values
     half = sharp.shape[1] // 2
     return ((middle + half * (even + odd)) / sharp.shape[1]).mean()
