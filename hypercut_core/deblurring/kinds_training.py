@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ from hypercut_core.deblurring.recurrent import RecurrentDeblurrer
 from hypercut_core.deblurring.recurrent_stages import VideoEncoder, autoencoder_loss, embedding_loss, joint_loss
 from hypercut_core.errors import BadParameters
 
-Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]  # predicted, sharp (B, T, 3, H, W), direction (B,) -> scalar
+# predicted (B, T, 3, H, W) or, with two axes, `Residuals`; sharp (B, T, 3, H, W), direction (B,) or (B, 2) -> scalar
+Criterion = Callable[[Any, Tensor, Tensor], Tensor]
 EITHER_DIRECTION = ("order_invariant", "sequence_min", "hypercut")
 PREDICTABLE = ("hypercut_targets", "rule_targets", "sequence_min")  # the predictor is shown one direction
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hypercut_core.blur.exposure import RESPONSES, average, from_linear, to_linear
+from hypercut_core.blur.exposure import RESPONSES, average, from_linear, response_slope, to_linear
 from hypercut_core.clips.dataset import ClipBatches
 from hypercut_core.clips.dihedral import DIHEDRAL, QUARTER, apply_dihedral
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter
-from hypercut_core.deblurring.axes import nearest_direction, rule_axes, turn_axes
+from hypercut_core.deblurring.axes import Residuals, nearest_direction, rule_axes
 from hypercut_core.deblurring.even_odd import DeblurrerConfig, EvenOddDeblurrer
 from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import DIRECTED, OBJECTIVES, LossConfig, objective_loss
@@ -43,6 +43,15 @@ def perfect(sharp: Tensor, direction: Tensor, response: str = "srgb") -> Tensor:
                                     response) for share in direction.unbind(1)], 1)
 
 
+def perfect_residuals(sharp: Tensor, direction: Tensor, response: str = "srgb") -> Residuals:
+    """The same before it is looked at from a direction."""
+    blurry = average(sharp, response)
+    light, slope = to_linear(blurry, response), response_slope(blurry, response)
+    parts = split_parts((to_linear(sharp, response) - light[:, None]) / slope[:, None])
+    return Residuals(light, slope, parts.middle, parts.even,
+                     direction.view(*direction.shape, 1, 1, 1, 1) * parts.odd[:, None])
+
+
 def panning(angle: float, seed: int = 0) -> Tensor:
     """Seven frames, (1, 7, 3, 24, 24), of smooth noise that moves by a pixel a frame towards `angle`."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,15 +74,15 @@ def test_seen_along_its_direction_a_perfect_prediction_is_the_sequence(angle: fl
                                                                        seed: int) -> None:
     sharp = 0.1 + 0.8 * torch.rand(2, frames, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
     direction = circle(angle, angle + 1)
-    along, across = turn_axes(perfect(sharp, direction, response), direction, response)
-    torch.testing.assert_close(along, sharp, atol=1e-4, rtol=0)
-    torch.testing.assert_close(across, across.flip(1), atol=1e-5, rtol=0)  # nothing moves across it
+    said = perfect_residuals(sharp, direction, response)
+    torch.testing.assert_close(said.along(direction, response), sharp, atol=1e-4, rtol=0)
+    assert float(said.across(direction).abs().max()) < 1e-5  # nothing moves across it
     # from anywhere else the two share the motion: what one loses the other gains
-    along, across = (split_parts(to_linear(x, response)).odd
-                     for x in turn_axes(perfect(sharp, direction, response), circle(0.3, 0.3), response))
-    true = split_parts(to_linear(sharp, response)).odd
+    elsewhere = circle(0.3, 0.3)
+    along = split_parts(to_linear(said.along(elsewhere, response), response)).odd / said.slope[:, None]
+    true = split_parts(to_linear(sharp, response)).odd / said.slope[:, None]
     energy = lambda x: x.square().sum((1, 2, 3, 4))  # noqa: E731
-    torch.testing.assert_close(energy(along) + energy(across), energy(true), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(energy(along) + energy(said.across(elsewhere)), energy(true), atol=1e-3, rtol=1e-3)
 
 
 def test_the_target_has_no_seam() -> None:
@@ -114,9 +123,10 @@ def test_shares_of_axes_are_an_eigenvector_of_the_right_length() -> None:
 def test_no_direction_is_nearer_than_the_nearest(angle: float, seed: int) -> None:
     torch.manual_seed(seed)
     sharp = torch.rand(2, 5, 3, 6, 6)
-    predicted = (perfect(sharp, circle(angle, -angle), "none") + 0.2 * torch.randn(2, 2, 5, 3, 6, 6))
-    error = lambda c: (split_parts(predicted.flatten(0, 1)).odd.unflatten(0, (2, 2))  # noqa: E731
-                       - c.view(2, 2, 1, 1, 1, 1) * split_parts(sharp).odd[:, None]).square().flatten(1).sum(1)
+    predicted = perfect_residuals(sharp, circle(angle, -angle), "none")
+    predicted = predicted._replace(odd=predicted.odd + 0.2 * torch.randn(2, 2, 2, 3, 6, 6))
+    error = lambda c: (predicted.odd - c.view(2, 2, 1, 1, 1, 1)  # noqa: E731
+                       * split_parts(sharp).odd[:, None]).square().flatten(1).sum(1)
     nearest = nearest_direction(predicted, sharp, "none")
     torch.testing.assert_close(nearest.norm(dim=1), torch.ones(2))
     for other in (circle(k * math.pi / 8, k * math.pi / 8) for k in range(16)):
@@ -125,24 +135,25 @@ def test_no_direction_is_nearer_than_the_nearest(angle: float, seed: int) -> Non
 
 def test_with_one_axis_the_nearest_direction_is_that_of_sequence_min() -> None:
     sharp = torch.rand(1, 5, 3, 6, 6)
-    assert nearest_direction(sharp[:, None], sharp, "srgb").tolist() == [[1.0]]
-    assert nearest_direction(sharp.flip(1)[:, None], sharp, "srgb").tolist() == [[-1.0]]
+    said = perfect_residuals(sharp, torch.ones(1, 1))
+    assert nearest_direction(said, sharp, "srgb").tolist() == [[1.0]]
+    assert nearest_direction(said, sharp.flip(1), "srgb").tolist() == [[-1.0]]
 
 
 @pytest.mark.parametrize(("name", "blind_to_reversal"), [("sequence_min", True), ("rule_targets", False),
                                                          ("hypercut_targets", False)])
 def test_what_each_objective_with_two_axes_calls_perfect(name: str, blind_to_reversal: bool) -> None:
     sharp = panning(0.6)
-    loss = lambda predicted: float(objective_loss(name, predicted, sharp, circle(0.6), LossConfig()))  # noqa: E731
-    assert loss(perfect(sharp, circle(0.6))) == pytest.approx(BEST, abs=0.01)
-    reversed_too = loss(perfect(sharp, circle(0.6 + math.pi)))
+    loss = lambda said: float(objective_loss(name, said, sharp, circle(0.6), LossConfig()))  # noqa: E731
+    assert loss(perfect_residuals(sharp, circle(0.6))) == pytest.approx(BEST, abs=0.01)
+    reversed_too = loss(perfect_residuals(sharp, circle(0.6 + math.pi)))
     assert (reversed_too < BEST + 0.01) == blind_to_reversal
-    assert loss(sharp[:, None].expand(-1, 2, -1, -1, -1, -1)) > BEST + 1  # twice the whole odd part is too much
+    assert loss(perfect_residuals(sharp, torch.ones(1, 2))) > BEST + 1  # twice the whole odd part is too much
 
 
 def test_objectives_without_a_direction_refuse_two_axes() -> None:
     sharp = torch.rand(1, 3, 3, 8, 8)
-    both = perfect(sharp, circle(0.0))
+    both = perfect_residuals(sharp, circle(0.0))
     for name in set(OBJECTIVES) - set(DIRECTED):
         with pytest.raises(BadParameters, match="no second axis"):
             objective_loss(name, both, sharp, torch.ones(1), LossConfig())
@@ -156,13 +167,18 @@ def test_rule_axes_point_where_the_picture_goes(angle: float) -> None:
 
 
 @pytest.mark.parametrize("views", [1, 4])
-def test_a_model_with_two_axes_trains_on_two_sequences_and_restores_one(views: int, tmp_path: Path) -> None:
+def test_a_model_with_two_axes_trains_on_both_and_restores_one_sequence(views: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = DeblurrerConfig(width=4, blocks=(1, 1), views=views, axes=2)  # type: ignore[arg-type]
     model = EvenOddDeblurrer(config, 5)
     torch.nn.init.normal_(model.trunk.leave.weight, std=0.05)
     blurry = 0.1 + 0.8 * torch.rand(2, 3, 9, 14)
-    assert model.train()(blurry).shape == (2, 2, 5, 3, 9, 14)
+    said = model.train()(blurry)
+    assert said.odd.shape == (2, 2, 2, 3, 9, 14)
+    # each axis by itself is a sequence of its own: what `predict` hands on to be joined
+    by_axis = torch.stack([said.along(axis.expand(2, 2), "srgb") for axis in torch.eye(2)], 1)
+    torch.testing.assert_close(model.predict(blurry), by_axis)
+    torch.testing.assert_close(by_axis[:, 0, 2], by_axis[:, 1, 2])  # one middle frame
     save_deblurrer(tmp_path / "m.safetensors", model, {})
     again = load_deblurrer(tmp_path / "m.safetensors")
     with torch.no_grad():

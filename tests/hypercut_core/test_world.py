@@ -87,8 +87,9 @@ def test_the_number_of_processes_changes_nothing(store: Path, alone: dict[str, A
     assert [rank["losses"] == [] for rank in ranks] == [False] + [True] * (size - 1)  # the first speaks for all
 
 
-@pytest.mark.parametrize("model", [RecurrentConfig(width=16, middle_width=4), GuidedConfig(width=4, blocks=1)])
-def test_a_model_whose_steps_train_parts_of_it_is_shared_too(store: Path, tmp_path: Path, model: Config) -> None:
+@pytest.mark.parametrize("model", [RecurrentConfig(width=16, middle_width=4), GuidedConfig(width=4, blocks=1),
+                                   replace(SETTINGS.model, axes=2)])
+def test_models_whose_steps_train_parts_of_them_or_say_more_than_frames_are_shared_too(store: Path, tmp_path: Path, model: Config) -> None:
     parts = DeblurrerTraining(model, training=replace(SETTINGS.training, steps=8, rate=5e-4))
     one, two = (trained(tmp_path / str(size), store, size, settings=parts)[0] for size in (1, 2))
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
