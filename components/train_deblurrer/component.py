@@ -14,7 +14,6 @@ def train_deblurrer(clips: Input[Dataset], orders: Input[Dataset], encoder: Inpu
 
     from components.shared_store import clips_folder, group, running
     from components.train_deblurrer.step import TrainDeblurrerConfig, train_deblurrer
-
     settings = (f'{{"kind": "{deblurrer_kind}", "start": {deblurrer_start}, "model": {deblurrer_model}, "peers": '
                 f'{deblurrer_peers}, "loss": {deblurrer_loss}, "training": {deblurrer_training}, "scale": '
                 f'{deblurrer_scale}}}')
