@@ -1,7 +1,7 @@
 """`hypercut benchmark`: every chosen row with every seed on one clip store, into one table.
 
     <workspace>/benchmark/seed-0/                     encoder and order table of a seed
-    <workspace>/benchmark/rows/<row>/seed-0/          plan, checkpoint, model, figures, films
+    <workspace>/benchmark/rows/<row>/seed-0/          plan, checkpoint, model, figures, films; `--start` reads the model
     <workspace>/benchmark/cost/<model>.json           measured once
     <workspace>/benchmark/benchmark.{json,md,html}    written again after every row
 
@@ -42,6 +42,7 @@ class Request:
     budget: str = ""  # samples=N or seconds=S
     load: Mapping[str, Path] = field(default_factory=dict)  # row -> model file, instead of training
     ray: bool = False
+    start: Path | None = None  # another benchmark's workspace: its models' weights are the first ones
 
 
 def listing(request: Request, p: Parameters) -> list[dict[str, Any]]:
@@ -84,6 +85,29 @@ def loads(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def starts(request: Request, ws: Workspace, rows: Sequence[Row], seeds: Sequence[int]) -> dict[tuple[str, int], Path]:
+    """The model that each trained row and seed goes on from, by row name and seed; empty without `request.start`.
+
+    Raises:
+        BadParameters: a model is not there, or the other workspace is this one.
+    """
+    from hypercut_core.errors import BadParameters
+
+    if request.start is None:
+        return {}
+    if request.start.resolve() == ws.root.resolve():
+        raise BadParameters("a benchmark cannot go on from the models that it overwrites", where="--start",
+                            remedy="choose a new --workspace; --clips names clips that lie elsewhere")
+    found = {(row.name, seed): request.start.resolve() / _row_folder(row, seed) / "model.safetensors"
+             for row in rows if row.objective and row.name not in request.load for seed in seeds}
+    missing = [f"{name}, seed {seed}" for (name, seed), file in found.items() if not file.is_file()]
+    if missing:
+        raise BadParameters(f"there is no trained model of {'; '.join(missing)}", where=f"--start {request.start}",
+                            remedy="choose --rows and --seed that were trained there (not loaded by --load), or train "
+                                   "them there first")
+    return found
+
+
 def benchmark(ws: Workspace, p: Parameters, request: Request, say: Say) -> bool:
     """Run what is not finished and write the table; False if a row failed.
 
@@ -96,33 +120,35 @@ def benchmark(ws: Workspace, p: Parameters, request: Request, say: Say) -> bool:
 
     config = with_budget(p.benchmark, request.budget) if request.budget else p.benchmark
     rows, seeds = chosen(config.rows, request.rows), tuple(request.seeds) or config.seeds
+    begun = _Benchmark(ws, p, config, rows, seeds, request, say)
     ws.root.mkdir(parents=True, exist_ok=True)
     with alone(ws):
-        return _Benchmark(ws, p, config, rows, seeds, say).run(request)
+        return begun.run()
 
 
 class _Benchmark:
     def __init__(self, ws: Workspace, p: Parameters, config: BenchmarkConfig, rows: list[Row],
-                 seeds: tuple[int, ...], say: Say):
+                 seeds: tuple[int, ...], request: Request, say: Say):
         self.ws, self.p, self.config, self.rows, self.seeds, self.say = ws, p, config, rows, seeds, say
+        self.request, self.starts = request, starts(request, ws, rows, seeds)
         self.folder = (ws.root / "benchmark").resolve()
         self.shapes, self.failed = _shapes(p), list[dict[str, Any]]()
         self.encoders: dict[str, list[float]] = {}
         self.costs: dict[tuple[str, str], dict[str, float]] = {}
 
-    def run(self, request: Request) -> bool:
+    def run(self) -> bool:
         from hypercut_core.benchmark.run import finished
 
         self._clips()
         for seed in self.seeds:
             self._order(seed)
         self._measure_costs()
-        jobs = [self._job(row, seed, request) for seed in self.seeds for row in self.rows]
+        jobs = [self._job(row, seed) for seed in self.seeds for row in self.rows]
         waiting = [job for job in jobs if not finished(job)]
         self.say(f"{len(jobs)} rows, {len(jobs) - len(waiting)} of them finished before")
         self._write(jobs)
         started = time.monotonic()
-        for number, (job, why) in enumerate(self._run_all(waiting, request.ray), start=1):
+        for number, (job, why) in enumerate(self._run_all(waiting), start=1):
             if why:
                 self.failed.append({"row": job.row, "seed": job.seed, "why": why})
             self.say(f"[{number}/{len(waiting)}] {job.row}, seed {job.seed}: {why or 'done'}, "
@@ -131,8 +157,8 @@ class _Benchmark:
         self.say(f"table: {self.folder / 'benchmark.html'}, .md and .json")
         return not self.failed
 
-    def _run_all(self, jobs: list[Job], ray: bool) -> Iterator[tuple[Job, str]]:
-        if ray:
+    def _run_all(self, jobs: list[Job]) -> Iterator[tuple[Job, str]]:
+        if self.request.ray:
             from components.train_deblurrer.ray_rows import each_on_ray
             from hypercut_core.benchmark.run import run_job
 
@@ -172,15 +198,15 @@ class _Benchmark:
             if key in found:
                 self.encoders.setdefault(key, []).append(found[key])
 
-    def _job(self, row: Row, seed: int, request: Request) -> Job:
+    def _job(self, row: Row, seed: int) -> Job:
         from hypercut_core.benchmark.run import Job
 
-        folder, load = self.folder / f"seed-{seed}", request.load.get(row.name)
+        folder, load = self.folder / f"seed-{seed}", self.request.load.get(row.name)
         d = self.p.deblurrer
         return Job(row.name, seed, Path(self.ws.clips).resolve(), folder / "encoder.safetensors",
-                   folder / "orders.parquet", self.folder / f"rows/{row.file}/seed-{seed}", self.config, self.shapes,
+                   folder / "orders.parquet", self.ws.root.resolve() / _row_folder(row, seed), self.config, self.shapes,
                    d.loss, d.training, self.p.evaluate.split, self.p.evaluate.max_clips,
-                   load.resolve() if load else None)
+                   load.resolve() if load else None, self.starts.get((row.name, seed)))
 
     def _measure_costs(self) -> None:
         """Once for each model and number of views; kept, as it takes minutes for the large ones."""
@@ -224,7 +250,8 @@ class _Benchmark:
         results = [read_json(job.result) for job in done]
         lines = gather(results, self.costs)
         learned = self._learned(done, results)
-        data = document(lines, self._about(), self.encoders, self.failed, learned)
+        data = document(lines, self._about(), self.encoders, self.failed, learned,
+                        [one for one in results if "start" in one])
         write_json(self.folder / "benchmark.json", data)
         write_text(self.folder / "benchmark.md", markdown(data, lines))
         write_text(self.folder / "benchmark.html", render(lines, data, self._shown(done, lines), learned))
@@ -250,7 +277,9 @@ class _Benchmark:
         count = len(scored_clips(store, self.p.evaluate.split, self.p.evaluate.max_clips))
         learned = len(store.indices("train"))
         sentence = (f"{count:,} {self.p.evaluate.split} clips scored, {learned:,} to learn from; "
-                    f"{budget_text(self.config)}; seeds {', '.join(map(str, self.seeds))}.")
+                    f"{budget_text(self.config)}; seeds {', '.join(map(str, self.seeds))}."
+                    + (f" Training went on from the weights of the same row and seed in {self.request.start}."
+                       if self.starts else ""))
         return {"sentence": sentence, "budget": budget_text(self.config), "clips": count, "frames": store.frames,
                 "split": self.p.evaluate.split, "clip store (sha256)": store.sha256, "seeds": list(self.seeds),
                 "size": size, "torch": torch.__version__,
@@ -276,6 +305,11 @@ class _Benchmark:
                         films.setdefault(int(place), {})[label] = kept[key]
         return [Shown(store.records[int(indices[place])].clip_id, shrink(store.read(int(indices[place]))), films[place])
                 for place in shown_places(len(indices), self.config.films).tolist() if place in films]
+
+
+def _row_folder(row: Row, seed: int) -> Path:
+    """Of a row and seed, below a workspace."""
+    return Path("benchmark/rows") / row.file / f"seed-{seed}"
 
 
 def _shapes(p: Parameters) -> Shapes:

@@ -208,6 +208,8 @@ def benchmark(rows: Annotated[list[str] | None, typer.Option(metavar="ROW", help
               budget: Annotated[str, typer.Option(help="Of each training: samples=N or seconds=S (CPU).")] = "",
               load: Annotated[list[str] | None, typer.Option(metavar="ROW=FILE", help="Measure this model file "
                                                              "instead of training.")] = None,
+              start: Annotated[Path | None, typer.Option(metavar="WORKSPACE", help="Train on from the weights of the "
+                                                         "same row and seed in this other benchmark.")] = None,
               ray: Annotated[bool, typer.Option("--ray", help="One Ray task a row.")] = False,
               list_: Annotated[bool, typer.Option("--list", help="Say which rows there are; train nothing.")] = False,
               json_: Annotated[bool, typer.Option("--json", help="With --list: as JSON.")] = False,
@@ -218,7 +220,7 @@ def benchmark(rows: Annotated[list[str] | None, typer.Option(metavar="ROW", help
     from pipelines.benchmark_models import benchmark as run_benchmark
 
     ws, parameters = _open(params, preset, set_, workspace, {"clips": clips})
-    request = Request(rows or (), seed or (), budget, loads(load or ()), ray)
+    request = Request(rows or (), seed or (), budget, loads(load or ()), ray, start)
     if list_:
         typer.echo(listed(request, parameters, as_json=json_))
     elif not run_benchmark(ws, parameters, request, _say):

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.package_graph import Flow, Task, tasks
 
-WIDTH, ROW, TOP = 1090, 66, 92
+WIDTH, ROW, TOP = 1210, 66, 92
 LEFT, BOX_WIDTH, BOX_HEIGHT = 218, 196, 38
 LANE, FIRST_LANE = 34, LEFT - 34  # vertical lines on the left, from right to left
 TEXT = LEFT + BOX_WIDTH + 30

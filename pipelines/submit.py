@@ -137,6 +137,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
                             remedy="give --image NAME@sha256:..., or --package FILE")
     scale = parameters.deblurrer.scale
     check_scale(scale, parameters.deblurrer.training)  # hours before the step itself would say so
+    _check_start(parameters.deblurrer.start, request.store or STORE_MOUNT)
     package = request.package or folder / "pipeline.yaml"
     if request.image:
         compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob",
@@ -162,6 +163,17 @@ def _check_place_of_training(job: Job, launcher: str) -> None:
             "was compiled for trainings in RayJobs, and deblurrer.scale.launcher is not rayjob"
         raise BadParameters(f"the package {what}", where=job.package,
                             remedy=f"compile it {'with' if waits else 'without'} --rayjob, or give --image")
+
+
+def _check_start(start: str, store: str) -> None:
+    """Refuse a model to begin with that the task of the training could not read: only a store on S3 gives it keys."""
+    from components.storage import is_remote
+
+    seen = is_remote(start) if is_remote(store) else Path(start).is_relative_to(store) and ".." not in Path(start).parts
+    if start and not seen:
+        where = "on S3, as the store is" if is_remote(store) else f"below {store}, the volume that tasks share"
+        raise BadParameters(f"the task of the training could not read '{start}'", where="deblurrer.start",
+                            remedy=f"put the model {where}, and name it there")
 
 
 def _check_trajectories(job: Job, enabled: bool) -> None:

@@ -58,7 +58,8 @@ def arguments(parameters: Parameters, *, store: str = STORE_MOUNT, data_rev: str
     groups = {name: json.dumps(value, sort_keys=True) for name, value in plain.items()}
     return {"store": store, "tracking_folder": tracking_folder, "registration": registration, "seed": p.seed,
             "frames": p.frames, "objectives": list(p.objectives), "deblurrer_objective": deblurrer.objective,
-            "deblurrer_kind": deblurrer.kind, "register_name": p.register.name, **groups}
+            "deblurrer_kind": deblurrer.kind, "deblurrer_start": json.dumps(deblurrer.start),
+            "register_name": p.register.name, **groups}
 
 
 DEFAULT = arguments(Parameters())
@@ -74,7 +75,8 @@ def training_pipeline(build: Build) -> GraphComponent:
             validate_clips: str = DEFAULT["validate_clips"], encoder: str = DEFAULT["encoder"],
             order: str = DEFAULT["order"], objectives: list = DEFAULT["objectives"],
             deblurrer_objective: str = DEFAULT["deblurrer_objective"],
-            deblurrer_kind: str = DEFAULT["deblurrer_kind"], deblurrer_model: str = DEFAULT["deblurrer_model"],
+            deblurrer_kind: str = DEFAULT["deblurrer_kind"], deblurrer_start: str = DEFAULT["deblurrer_start"],
+            deblurrer_model: str = DEFAULT["deblurrer_model"],
             deblurrer_peers: str = DEFAULT["deblurrer_peers"], deblurrer_loss: str = DEFAULT["deblurrer_loss"],
             deblurrer_training: str = DEFAULT["deblurrer_training"],
             deblurrer_scale: str = DEFAULT["deblurrer_scale"], evaluate: str = DEFAULT["evaluate"],
@@ -102,7 +104,7 @@ def training_pipeline(build: Build) -> GraphComponent:
                 deblurrer = apply(train_deblurrer_task(
                     clips=clips.outputs["clips"], orders=orders.outputs["orders"],
                     encoder=order_model.outputs["model"], objective=objective, seed=seed,
-                    deblurrer_kind=deblurrer_kind, deblurrer_model=deblurrer_model,
+                    deblurrer_kind=deblurrer_kind, deblurrer_start=deblurrer_start, deblurrer_model=deblurrer_model,
                     deblurrer_peers=deblurrer_peers, deblurrer_loss=deblurrer_loss,
                     deblurrer_training=deblurrer_training, deblurrer_scale=deblurrer_scale, **place),
                     "train-deblurrer", build)

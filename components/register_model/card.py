@@ -68,6 +68,9 @@ def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
              ("steps", training.get("steps")), ("batch", training.get("batch")),
              ("crop, px", training.get("crop")), ("width", shape.get("width")),
              ("blocks", shape.get("blocks")), ("response curve of the blur", shape.get("response"))]
+    begun = card.get("start")
+    if isinstance(begun, Mapping):
+        facts.append(("begun with the weights of", f"{begun.get('name')} (sha256 {str(begun.get('sha256'))[:16]})"))
     rows = [f"- {title}: {_short(value)}" for title, value in facts if value is not None]
     return "\n".join(["## What it was trained on", *(rows or ["- not recorded in the model file"])])
 

@@ -10,12 +10,14 @@ from typing import Any
 from components.checkpoint_places import checkpoint_place, open_checkpoints
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
+from components.train_deblurrer.start import opened_start
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import EVEN_ODD, Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
 from hypercut_core.deblurring.peers import KindName, PeerSettings, described, rate
 from hypercut_core.deblurring.training import DeblurrerTraining
+from hypercut_core.errors import BadParameters
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
@@ -32,6 +34,7 @@ class TrainDeblurrerConfig:
     objective: Objective = "hypercut_targets"  # the shipped one
     kind: KindName = "even_odd"  # of all deblurrers of a run; its shape: `model` for even_odd, else below `peers`
     model: DeblurrerConfig = field(default_factory=DeblurrerConfig)
+    start: str = ""  # file or s3:// whose weights come first, {objective} in it is replaced; empty: fresh weights
     peers: PeerSettings = field(default_factory=PeerSettings)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -51,21 +54,26 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
     check_scale(config.scale, config.training)
     clips = open_clips(store)
     if config.scale.launcher == "rayjob":
+        if config.start:
+            raise BadParameters("a training in a RayJob begins with fresh weights", where="deblurrer.start",
+                                remedy="set deblurrer.scale.launcher to local or ray, or leave deblurrer.start empty")
         from components.train_deblurrer.ray_job_launch import train_by_ray_job
 
         return train_by_ray_job(store, clips.sha256, orders, encoder, config, objective, out, metrics, seed, work)
     folder = work / f"train-deblurrer-{objective}"
     settings = deblurrer_training(config)
     task = DeblurrerTask(str(store) if "://" in str(store) else str(Path(store).resolve()), objective, settings, seed,
-                         read_orders(orders), load_encoder(encoder))
+                         read_orders(orders), load_encoder(encoder),
+                         opened_start(config.start, objective, out, folder))
     place = checkpoint_place(folder.name, task.facts(clips.sha256), config.scale.checkpoints, folder)
     model = _trained(task, config.scale, place, folder, watch)
     figures = {"objective": objective, "parameters": sum(p.numel() for p in model.parameters()),
                "steps": config.training.steps, "clips_seen": config.training.steps * config.training.batch}
+    begun = {"start": {"name": task.start.name, "sha256": task.start.sha256}} if task.start else {}
     if config.kind != EVEN_ODD:
         figures["kind"] = config.kind
     save_deblurrer(out, model, {"objective": objective, "data": clips.sha256, "seed": seed,
-                                "loss": asdict(config.loss), "training": asdict(settings.training)})
+                                "loss": asdict(config.loss), "training": asdict(settings.training), **begun})
     write_json(metrics, figures)
     forget_checkpoints(open_checkpoints(place))
     forget(folder)

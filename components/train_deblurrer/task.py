@@ -10,6 +10,7 @@ from typing import Any
 
 from components.clip_stores import open_clips
 from hypercut_core.deblurring.models import Deblurrer
+from hypercut_core.deblurring.start import Start
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
@@ -28,12 +29,14 @@ class DeblurrerTask:
     seed: int
     orders: OrderTable
     encoder: Encoder
+    start: Start | None = None  # whose weights come first
 
     def train(self, work: Path, execution: Execution) -> Deblurrer:
         """Train in this process, alone or as one of several."""
         return fit_deblurrer(open_clips(self.clips), self.objective, self.settings, self.seed, work,
-                             orders=self.orders, encoder=self.encoder, execution=execution)
+                             orders=self.orders, encoder=self.encoder, execution=execution, start=self.start)
 
     def facts(self, data: str) -> list[Any]:
         """What makes this training this training, with the hash of the clips; JSON."""
-        return [data, self.objective, asdict(self.settings), self.seed, self.orders.directions8.tobytes().hex()]
+        return [data, self.objective, asdict(self.settings), self.seed, self.orders.directions8.tobytes().hex(),
+                *([self.start.sha256] if self.start else [])]

@@ -175,4 +175,6 @@ def _failed(failed: Sequence[Mapping[str, Any]]) -> str:
 
 def _provenance(data: Mapping[str, Any]) -> str:
     encoder = {f"encoder, {key}": f"{spread(values, 1, 100)} %" for key, values in data["encoder"].items()}
-    return pairs({**{key: value for key, value in data["about"].items() if key != "sentence"}, **encoder})
+    begun = {f"{one['row']}, seed {one['seed']}: training went on from the weights of (sha256)": one["start"]
+             for one in data.get("starts", [])}
+    return pairs({**{key: value for key, value in data["about"].items() if key != "sentence"}, **encoder, **begun})

@@ -19,7 +19,7 @@ from hypercut_core.benchmark.config import BenchmarkConfig
 from hypercut_core.benchmark.rows import EVENT_INTEGRAL, REPEAT, Row, Shapes, parse_row
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.objectives import LossConfig
-from hypercut_core.files import read_json, write_json
+from hypercut_core.files import file_sha256, read_json, write_json
 from hypercut_core.training.loop import TrainingConfig
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Job:
     split: str = "test"
     max_clips: int = 0  # 0: all
     load: Path | None = None  # a model file, instead of training
+    start: Path | None = None  # a model file whose weights the training begins with
 
     @property
     def result(self) -> Path:
@@ -53,15 +54,14 @@ class Job:
 
     def identity(self) -> str:
         """What makes the result this result: another clip store, shape or budget is another."""
-        from hypercut_core.files import file_sha256
-
         row = parse_row(self.row)
         config = asdict(self.shapes.config(row.model)) if row.objective else {}
         budget = (self.budget.samples, 0.0 if self.budget.samples else self.budget.seconds)
         facts = [self.row, self.seed, ClipStore(self.clips).sha256, file_sha256(self.orders), config,
                  self.shapes.rate(row.model, self.training.rate), self.shapes.peers.recurrent.stages,
                  asdict(self.loss), asdict(replace(self.training, checkpoint_seconds=0.0, cache_mb=0)), budget,
-                 self.split, self.max_clips, self.budget.films, file_sha256(self.load) if self.load else ""]
+                 self.split, self.max_clips, self.budget.films, file_sha256(self.load) if self.load else "",
+                 *([file_sha256(self.start)] if self.start else [])]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -102,13 +102,15 @@ def _trained(job: Job, row: Row, identity: str) -> tuple[Path, dict[str, Any]]:
 
     file, plan = job.folder / "model.safetensors", _plan(job, row, identity)
     facts = {"steps": plan["steps"], "samples": plan["steps"] * job.training.batch,
-             "step_cpu_seconds": plan["step_cpu_seconds"]}
+             "step_cpu_seconds": plan["step_cpu_seconds"],
+             **({"start": file_sha256(job.start)} if job.start else {})}
     card = read_info(file).get("card", {}) if file.is_file() else {}
     if card.get("identity") != identity:
         curve = CurveWriter(job.folder / FILE, plan["steps"], validation_gain(ClipStore(job.clips)))
         model = _fit(job, row, plan["steps"], job.folder / "work", Execution(follow=curve))
         card = {"identity": identity, "objective": row.objective, "seed": job.seed,
-                "cpu_seconds": curve.cpu_seconds(), "curve": FILE}
+                "cpu_seconds": curve.cpu_seconds(), "curve": FILE,
+                **({"start": {"sha256": facts["start"]}} if job.start else {})}
         save_deblurrer(file, model, card)
         _forget(job.folder / "work")
     # models of earlier versions have no curve
@@ -116,7 +118,6 @@ def _trained(job: Job, row: Row, identity: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _loaded(job: Job) -> tuple[Path, dict[str, Any]]:
-    from hypercut_core.files import file_sha256
     from hypercut_core.training.checkpoint import read_info
 
     assert job.load is not None
@@ -144,7 +145,7 @@ def _measured_step(job: Job, row: Row) -> float:
     """A row's CPU-seconds of a step, measured once: every seed is given the same number of steps."""
     shape = json.dumps([job.row, ClipStore(job.clips).sha256, asdict(job.shapes.config(row.model)),
                         job.shapes.peers.recurrent.stages, job.training.batch, job.training.crop,
-                        job.training.threads], sort_keys=True)
+                        job.training.threads, *(["from a start"] if job.start else [])], sort_keys=True)
     asked, file = hashlib.sha256(shape.encode()).hexdigest(), job.folder.parent / "step.json"
     if file.is_file() and (known := read_json(file)).get("of") == asked:
         return float(known["cpu_seconds"])
@@ -172,6 +173,7 @@ def step_seconds(job: Job, row: Row) -> float:
 
 
 def _fit(job: Job, row: Row, steps: int, work: Path, execution: Execution | None = None) -> Any:
+    from hypercut_core.deblurring.start import read_start
     from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
     from hypercut_core.ordering.encoder import load_encoder
     from hypercut_core.ordering.labels import read_orders
@@ -180,7 +182,7 @@ def _fit(job: Job, row: Row, steps: int, work: Path, execution: Execution | None
     settings = DeblurrerTraining(job.shapes.config(row.model), job.loss, training, job.shapes.peers.recurrent.stages)
     return fit_deblurrer(ClipStore(job.clips), row.objective, settings, job.seed, work,
                          orders=read_orders(job.orders), encoder=load_encoder(job.encoder),
-                         execution=execution)
+                         execution=execution, start=read_start(job.start) if job.start else None)
 
 
 def _forget(work: Path) -> None:

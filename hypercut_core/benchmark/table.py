@@ -73,9 +73,16 @@ def gather(results: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, str],
 
 
 def document(lines: Sequence[Line], about: Mapping[str, Any], encoders: Mapping[str, Sequence[float]],
-             failed: Sequence[Mapping[str, Any]], learned: Sequence[Learned] = ()) -> dict[str, Any]:
-    """The table as JSON; `encoders`: hit, con2, con3, joint3 of the encoder of each seed."""
+             failed: Sequence[Mapping[str, Any]], learned: Sequence[Learned] = (),
+             begun: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The table as JSON.
+
+    Args:
+        encoders: hit, con2, con3, joint3 of the encoder of each seed.
+        begun: the results whose training went on from a model's weights; `start` is its sha256.
+    """
     return {
+        **({"starts": [{key: one[key] for key in ("row", "seed", "start")} for one in begun]} if begun else {}),
         "learning": [one.document() for one in learned],
         "about": dict(about), "encoder": {key: list(values) for key, values in encoders.items()},
         "lines": [asdict(line) for line in lines], "failed": [dict(one) for one in failed],
@@ -103,6 +110,9 @@ def markdown(data: Mapping[str, Any], lines: Sequence[Line]) -> str:
     order = ", ".join(f"{key} {spread(values, 1, 100)} %" for key, values in data["encoder"].items())
     if order:
         parts.append(f"The encoder's order on the scored clips' split: {order}.")
+    if data.get("starts"):
+        parts.append("Training went on from the weights of (sha256):\n\n"
+                     + "\n".join(f"- {one['row']}, seed {one['seed']}: {one['start']}" for one in data["starts"]))
     if data["failed"]:
         parts.append("## Failed\n\n" + "\n".join(f"- {one['row']}, seed {one['seed']}: {one['why']}"
                                                  for one in data["failed"]))

@@ -19,6 +19,7 @@ from hypercut_core.deblurring.kinds_training import lesson_of
 from hypercut_core.deblurring.models import EVEN_ODD, Config, Deblurrer, kind_of
 from hypercut_core.deblurring.objectives import DIRECTED, LossConfig, check_objective, objective_loss
 from hypercut_core.deblurring.peers import STAGES
+from hypercut_core.deblurring.start import Start
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.training.execution import Execution, Picture
@@ -37,7 +38,7 @@ class DeblurrerTraining:
 
 def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining, seed: int, work: Path, *,
                   orders: OrderTable | None = None, encoder: Encoder | None = None,
-                  execution: Execution | None = None) -> Deblurrer:
+                  execution: Execution | None = None, start: Start | None = None) -> Deblurrer:
     """Train a deblurrer of any kind on the store's training clips, resuming from its checkpoints.
 
     Args:
@@ -45,6 +46,11 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
         encoder: needed by the objective `hypercut`; stays frozen.
         work: folder of the checkpoints, unless `execution` names another place.
         execution: alone or as one of several processes, where the checkpoints lie, who watches.
+        start: whose weights are the first ones; None: fresh ones. A recurrent model then has only its last training
+            stage: the others would teach its decoder anew, by a video encoder that knows nothing yet.
+
+    Raises:
+        BadParameters: an unknown objective, or `start` is of another kind, shape or number of frames.
     """
     check_objective(objective)
     training = settings.training
@@ -54,7 +60,10 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
     if isinstance(shape, DeblurrerConfig) and objective not in DIRECTED:
         shape = replace(shape, axes=1)
     axes = shape.axes if isinstance(shape, DeblurrerConfig) else 1
-    lesson = lesson_of(shape, store.frames, objective, training.steps, settings.stages)
+    stages = settings.stages if start is None else (0.0, 0.0, 1.0)
+    lesson = lesson_of(shape, store.frames, objective, training.steps, stages)
+    if start is not None:
+        start.give_to(lesson.model)
     directions = None
     if objective == "hypercut_targets" and orders is not None:
         known = orders.for_clips if axes == 1 else orders.axes_for_clips
@@ -76,7 +85,9 @@ def fit_deblurrer(store: ClipStore, objective: str, settings: DeblurrerTraining,
                                 "loss": asdict(settings.loss)}
     kind = kind_of(settings.model)
     if kind != EVEN_ODD:
-        identity |= {"kind": kind, "stages": list(settings.stages)}
+        identity |= {"kind": kind, "stages": list(stages)}
+    if start is not None:
+        identity["start"] = start.sha256
     if directions is not None:
         identity["orders"] = hashlib.sha256(directions.tobytes()).hexdigest()
     label = f"training {objective}" if kind == EVEN_ODD else f"training {kind}, {objective}"

@@ -1,13 +1,16 @@
-"""Parameters and multiply-adds of a network, counted without computing anything."""
+"""Parameters and multiply-adds of a network, counted without computing anything; and small clips that move."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 
 SMALL, PHOTO, ODD = (240, 320), (720, 1280), (211, 317)
 
@@ -32,3 +35,14 @@ def moving_clips(count: int, size: int, seed: int = 0, step: int = 1, frames: in
     start = size // 2
     sharp = torch.stack([wide[..., start - step * k:start - step * k + size] for k in range(frames)], 1)
     return sharp.mean(1), sharp
+
+
+def stored_clips(path: Path, count: int, size: int) -> ClipStore:
+    """`moving_clips` as the training clips of a store."""
+    blurry, sharp = moving_clips(count, size)
+    with ClipStoreWriter(path, sharp.shape[1]) as writer:
+        for k in range(count):
+            frames = torch.cat([blurry[k, None], sharp[k]]).mul(255).round().byte().movedim(1, -1)
+            writer.add(frames.numpy(), clip_id=f"{k}", source=f"s{k}", split="train", category="", motion=6.0,
+                       response="none")
+    return ClipStore(path)

@@ -109,6 +109,16 @@ def test_quoted_figures_are_marked_and_stay_apart() -> None:
     assert all(one.protocol == "oracle-middle" for one in QUOTED if "Purohit" in one.model)
 
 
+def test_the_table_says_which_weights_a_training_went_on_from() -> None:
+    lines, begun = gather(RESULTS, COSTS), [{**RESULTS[2], "start": "5f" * 32}]
+    data = document(lines, ABOUT, {}, [], begun=begun)
+    assert data["starts"] == [{"row": "guided/naive", "seed": 0, "start": "5f" * 32}]
+    assert f"went on from the weights of (sha256):\n\n- guided/naive, seed 0: {'5f' * 32}\n" in markdown(data, lines)
+    assert f"guided/naive, seed 0: training went on from the weights of (sha256)</th><td>{'5f' * 32}" \
+        in render(lines, data, [])
+    assert "went on" not in render(lines, document(lines, ABOUT, {}, []), [])
+
+
 def test_the_page_needs_nothing_else_and_escapes_what_comes_from_outside() -> None:
     lines = gather(RESULTS, COSTS)
     clip = np.zeros((4, 8, 8, 3), np.uint8)

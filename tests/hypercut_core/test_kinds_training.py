@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hypercut_core.clips.dataset import Batch
-from hypercut_core.clips.store import ClipStore, ClipStoreWriter
+from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.cascade import CascadeConfig
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.guided import GuidedConfig, GuidedDeblurrer
@@ -28,7 +28,7 @@ from hypercut_core.ordering.encoder import EncoderConfig, build_encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.restore import restore
 from hypercut_core.training.loop import TrainingConfig
-from tests.hypercut_core.counting import moving_clips
+from tests.hypercut_core.counting import moving_clips, stored_clips
 
 STAGES = (0.25, 0.25, 0.5)
 SHORT = TrainingConfig(steps=8, batch=2, crop=24, rate=1e-3, checkpoint_seconds=0.0)
@@ -43,14 +43,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
-    path = tmp_path_factory.mktemp("store") / "clips"
-    blurry, sharp = moving_clips(6, 24)
-    with ClipStoreWriter(path, 7) as writer:
-        for k in range(6):
-            frames = torch.cat([blurry[k, None], sharp[k]]).mul(255).round().byte().movedim(1, -1)
-            writer.add(frames.numpy(), clip_id=f"{k}", source=f"s{k}", split="train", category="", motion=6.0,
-                       response="none")
-    return ClipStore(path)
+    return stored_clips(tmp_path_factory.mktemp("store") / "clips", 6, 24)
 
 
 def orders(store: ClipStore) -> OrderTable:

@@ -18,7 +18,7 @@ from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.guided import GuidedConfig
-from hypercut_core.deblurring.models import Config
+from hypercut_core.deblurring.models import Config, build_deblurrer, save_deblurrer
 from hypercut_core.deblurring.recurrent import RecurrentConfig
 from hypercut_core.deblurring.training import DeblurrerTraining
 from hypercut_core.training.loop import TrainingConfig
@@ -42,10 +42,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(folder: Path, store: Path, size: int, objective: str = "sequence_min", micro: int = 0,
-            settings: DeblurrerTraining = SETTINGS) -> list[dict[str, Any]]:
+            settings: DeblurrerTraining = SETTINGS, start: Path | None = None) -> list[dict[str, Any]]:
     """What each of `size` processes saw, and its weights."""
     folder.mkdir()
-    ranks = [processes.Process(target=train_as, args=(rank, size, folder, store, settings, objective, micro))
+    ranks = [processes.Process(target=train_as, args=(rank, size, folder, store, settings, objective, micro,
+                                                    start))
              for rank in range(size)]
     for process in ranks:
         process.start()
@@ -94,6 +95,16 @@ def test_models_whose_steps_train_parts_of_them_or_say_more_than_frames_are_shar
     one, two = (trained(tmp_path / str(size), store, size, settings=parts)[0] for size in (1, 2))
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert distance(two["weights"], one["weights"]) < 3e-4  # Adam's first steps go by the sign of tiny gradients
+
+
+def test_processes_that_go_on_from_a_model_begin_as_one_does(store: Path, tmp_path: Path) -> None:
+    """Also where a part that is trained beside the model is left out from the first step to the last."""
+    config = RecurrentConfig(width=16, middle_width=4)
+    save_deblurrer(tmp_path / "start", build_deblurrer(config, 3), {})
+    on = DeblurrerTraining(config, training=replace(SETTINGS.training, steps=3, rate=5e-4))
+    one, two = (trained(tmp_path / str(size), store, size, settings=on, start=tmp_path / "start")[0] for size in (1, 2))
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
+    assert distance(two["weights"], one["weights"]) < 3e-4
 
 
 def test_bf16_and_clipping_agree_as_far_as_bf16_does(store: Path, tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ def join(rank: int, size: int, folder: Path) -> None:
                                 timeout=timedelta(seconds=240))
 
 
-def train_as(rank: int, size: int, folder: Path, store: Path, settings: Any, objective: str, micro: int) -> None:
+def train_as(rank: int, size: int, folder: Path, store: Path, settings: Any, objective: str, micro: int,
+             start: Path | None = None) -> None:
     """Train as one rank of a gloo group; losses, samples and weights go to `folder`."""
     import torch.distributed as dist
 
     from hypercut_core.clips.store import ClipStore
     from hypercut_core.deblurring import training
+    from hypercut_core.deblurring.start import read_start
     from hypercut_core.training.checkpoint import save_model
     from hypercut_core.training.execution import Execution
     from hypercut_core.training.world import World
@@ -46,7 +48,8 @@ def train_as(rank: int, size: int, folder: Path, store: Path, settings: Any, obj
 
     training.ClipBatches = Recorded  # type: ignore[misc]
     execution = Execution(World.here(), micro_batch=micro, watch=watch, watch_seconds=0)
-    model = training.fit_deblurrer(ClipStore(store), objective, settings, 0, folder / "work", execution=execution)
+    model = training.fit_deblurrer(ClipStore(store), objective, settings, 0, folder / "work", execution=execution,
+                                   start=read_start(start) if start else None)
     save_model(folder / f"weights-{rank}.safetensors", model, {})
     (folder / f"seen-{rank}.json").write_text(json.dumps({"losses": losses, "seen": seen}), encoding="utf-8")
     if size > 1:

@@ -35,6 +35,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "encoder.checkpoints": ("/elsewhere", set()),
     "order.threads": (2, AFTER_ENCODER),
     "deblurrer.kind": ("cascade", DEBLURRERS),
+    "deblurrer.start": ("s3://a/b", DEBLURRERS),
     "deblurrer.model.width": (40, DEBLURRERS),
     "deblurrer.peers.cascade.rate": (0.001, DEBLURRERS),
     "deblurrer.loss.alpha": (0.3, DEBLURRERS),

@@ -128,6 +128,7 @@ def test_arguments_say_everything_that_the_parameters_say() -> None:
     """Nothing is lost on the way: the groups of a recipe with unusual values, put together again."""
     odd = load(ROOT / "params.yaml", "paper", ["seed=7", "frames=5", "evaluate.films=3", "register.name=other",
                                                "deblurrer.training.rate=1.25e-05", "deblurrer.loss.alpha=0.125",
+                                               'deblurrer.start=s3://a/"b"',
                                                "deblurrer.kind=guided", "deblurrer.peers.guided.rate=2e-4",
                                                "deblurrer.scale.launcher=rayjob", "deblurrer.scale.workers=4"])
     given = json.loads(json.dumps(arguments(odd)))
@@ -135,6 +136,7 @@ def test_arguments_say_everything_that_the_parameters_say() -> None:
               if isinstance(value, str) and value.startswith("{")}
     deblurrer = {name: groups.pop(f"deblurrer_{name}") for name in ("model", "peers", "loss", "training", "scale")}
     deblurrer |= {name: given[f"deblurrer_{name}"] for name in ("objective", "kind")}
+    deblurrer["start"] = json.loads(given["deblurrer_start"])
     values = {**groups, "deblurrer": deblurrer,
               **{name: given[name] for name in ("seed", "frames", "objectives")}}
     assert build(Parameters, values, "test") == odd

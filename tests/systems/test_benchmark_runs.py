@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from hypercut_core.benchmark.curves import read_curve
+from hypercut_core.deblurring.even_odd import DeblurrerConfig
+from hypercut_core.deblurring.models import build_deblurrer, save_deblurrer
+from hypercut_core.files import file_sha256
 
 pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,13 +69,22 @@ def test_a_failing_row_costs_no_other_and_a_second_call_finishes_the_table(tmp_p
 
 
 def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
-    """Killed in the middle of a training: the row's plan stays, the training resumes, the model is the same."""
-    long = (*TINY, "--rows", "even_odd/naive", "--budget", "samples=800", "--set", "benchmark.cost_width=0", "--set",
-            "deblurrer.training.checkpoint_seconds=0.05")
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    """Killed in the middle of a training: the row's plan stays, the training resumes, the model is the same.
+
+    The training began with another benchmark's model.
+    """
+    short = (*TINY, "--rows", "even_odd/naive", "--set", "benchmark.cost_width=0")
+    base, whole, killed = tmp_path / "base", tmp_path / "whole", tmp_path / "killed"
+    row = Path("benchmark/rows/even_odd-naive/seed-0")
+    (base / row).mkdir(parents=True)
+    save_deblurrer(base / row / "model.safetensors",
+                   build_deblurrer(DeblurrerConfig(width=8, blocks=(1, 1), views=2), 7), {})
+    absent = benchmark(*short, "--seed", "0", "--seed", "7", "--start", base, "-w", whole)
+    assert (absent.returncode, "no trained model of even_odd/naive, seed 7." in absent.stderr) == (2, True)
+    assert not whole.exists()
+    long = (*short, "--budget", "samples=800", "--set", "deblurrer.training.checkpoint_seconds=0.05", "--start", base)
     done = benchmark(*long, "-w", whole)
     assert done.returncode == 0, done.stderr[-3000:]
-    row = Path("benchmark/rows/even_odd-naive/seed-0")
     with subprocess.Popen(command(*long, "-w", killed), cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         end = time.monotonic() + PATIENCE
@@ -90,12 +102,16 @@ def test_a_killed_benchmark_goes_on(tmp_path: Path) -> None:
     results = [json.loads((ws / row / "result.json").read_text()) for ws in (whole, killed)]
     assert results[0]["results"] == results[1]["results"]
     assert results[0]["steps"] == results[1]["steps"] == 100
+    begun = file_sha256(base / row / "model.safetensors")
+    assert [one["start"] for one in results] == [begun, begun]
+    assert (whole / row / "model.safetensors").is_file()  # so that another benchmark can go on from it
     one, two = (read_curve(ws / row / "curve.csv") for ws in (whole, killed))
     assert one.steps == two.steps == list(range(1, 101))
     assert one.loss == two.loss
     assert [(step, db) for step, _, db in one.gain] == [(step, db) for step, _, db in two.gain]
     assert [step for step, *_ in one.gain] == [1, 3, 6, 12, 25, 50, 100]
     table = json.loads((killed / "benchmark/benchmark.json").read_text())
+    assert table["starts"] == [{"row": "even_odd/naive", "seed": 0, "start": begun}]
     assert [one["file"] for one in table["learning"]] == ["rows/even_odd-naive/seed-0/curve.csv"]
     assert "Learning curves" in (killed / "benchmark/benchmark.html").read_text(encoding="utf-8")
 
