@@ -1,13 +1,15 @@
 """Orders against each other: what a deblurrer gains from each, at equal steps and at equal CPU-seconds.
 
     nice .venv/bin/python -m benchmarks.orders [--seeds 0 1 2] [--rows ROW ...]
+    .venv/bin/python -m benchmarks.orders --steps
 
 A row is an objective, an order and a number of axes; a cell is a row with one seed: its own clips, encoder,
 orders and initial weights, made by the pipeline's own steps with the values of params.yaml. Everything that is
 finished is kept in work/benchmarks/orders and in benchmarks/results/orders.json and is never trained again, and a
 stopped training goes on, so the command may be stopped at any time; the table is written after each cell and names
 those that are missing. Cells that `benchmarks.objectives` has trained (same clips, seeds and parameters) are taken
-from its results. Writes benchmarks/results/orders.md and .json. A cell is a training: 5 to 8 minutes on one core.
+from its results. Writes benchmarks/results/orders.md and .json. A cell is a training: 3 to 5 minutes on one core.
+--steps measures what a step costs, the rows taking turns, and writes it below the table.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,11 @@ import torch
 
 from benchmarks.objectives import spread
 from components.params import Parameters, load
+from hypercut_core.clips.dataset import ClipBatches
 from hypercut_core.clips.store import ClipStore
+from hypercut_core.deblurring.even_odd import EvenOddDeblurrer
 from hypercut_core.deblurring.models import load_deblurrer, save_deblurrer
+from hypercut_core.deblurring.objectives import objective_loss
 from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.evaluation.protocol import ClipScores, evaluate_clips, repeat_blurry, summarise
 from hypercut_core.files import read_json, write_json, write_text
@@ -70,6 +75,8 @@ ROWS = {
     "sequence_min, 1.33 x steps": Row("sequence_min", longer=4 / 3),
     "rule_targets, 1.33 x steps": Row("rule_targets", longer=4 / 3),
 }
+TIMED = ("rule_targets", "sequence_min", "hypercut_targets", "hypercut_targets, two axes", "rule_targets, two axes",
+         "sequence_min, two axes")
 
 
 def place(seed: int, order: str) -> Workspace:
@@ -196,7 +203,7 @@ def measured_before() -> dict[str, dict[str, Any]]:
     return cells
 
 
-def markdown(cells: dict[str, dict[str, Any]], seeds: list[int]) -> str:
+def markdown(cells: dict[str, dict[str, Any]], seeds: list[int], costs: dict[str, float]) -> str:
     """The table for people, best first, and the cells that are missing."""
     lines = ["# Orders, one axis and two", "",
              "Blind gain in dB above repeating the blurry image, clips of unseen photos, mean ± standard deviation",
@@ -222,7 +229,17 @@ def markdown(cells: dict[str, dict[str, Any]], seeds: list[int]) -> str:
                if any(str(s) not in cells.get(name, {}) for s in seeds)]
     before = sorted({name for name, row in cells.items() if any("before" in c for c in row.values())})
     return "\n".join([*lines, "", f"Seeds that are missing: {'; '.join(missing) or 'none'}.",
-                      f"Taken from [objectives](objectives.md), some or all seeds: {', '.join(before) or 'none'}.", ""])
+                      f"Taken from [objectives](objectives.md), some or all seeds: {', '.join(before) or 'none'}.", "",
+                      *_steps_table(costs)])
+
+
+def _steps_table(costs: dict[str, float]) -> list[str]:
+    if not costs:
+        return []
+    base = costs["rule_targets"]
+    rows = [f"| {name} | {1000 * cost:.1f} | {cost / base:.3f} |" for name, cost in costs.items()]
+    return ["CPU time of a training step, one thread, the rows taking turns (median; `--steps`):", "",
+            "| row | ms | against rule_targets |", "|---|---|---|", *rows, ""]
 
 
 def _cost(cells: list[dict[str, Any]], key: str) -> str:
@@ -230,15 +247,53 @@ def _cost(cells: list[dict[str, Any]], key: str) -> str:
     return f"{statistics.fmean(values):.0f}" if values else ""
 
 
-def write_table(new: dict[str, dict[str, Any]], seeds: list[int]) -> str:
-    """Join `new` cells with those of earlier calls, and write both files."""
+def step_costs(p: Parameters, rounds: int = 10, steps: int = 12) -> dict[str, float]:
+    """Median CPU-seconds of a training step of each row with an order of its own kind; the rows take turns."""
+    store, orders, _ = prepare(p.seed, "hypercut", p)
+    spent: dict[str, list[float]] = {}
+    steppers = {name: _stepper(store, orders, ROWS[name], p) for name in TIMED}
+    for turn in range(rounds):
+        for name, step in steppers.items():
+            for number in range(steps):
+                start = time.process_time()
+                step(turn * steps + number)
+                if turn:  # the first one warms up
+                    spent.setdefault(name, []).append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+def _stepper(store: ClipStore, orders: OrderTable | None, row: Row, p: Parameters) -> Callable[[int], None]:
+    """One step of a row's training, as `fit_deblurrer` takes it."""
+    d, train = p.deblurrer, store.indices("train")
+    torch.manual_seed(p.seed)
+    model = EvenOddDeblurrer(dataclasses.replace(d.model, axes=row.axes), store.frames).train()  # type: ignore[arg-type]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(model.parameters(), d.training.rate)
+    known = orders and row.order and (orders.for_clips if row.axes == 1 else orders.axes_for_clips)(store, train)
+    batches = ClipBatches(store, "train", d.training.batch, d.training.crop, p.seed, d.training.augmentation,
+                          known if isinstance(known, np.ndarray) else None)
+
+    def step(number: int) -> None:
+        batch = batches(number)
+        seen = batch.blurry.contiguous(memory_format=torch.channels_last)
+        loss = objective_loss(row.objective, model(seen), batch.sharp, batch.direction, d.loss)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def write_table(new: dict[str, dict[str, Any]], seeds: list[int], costs: dict[str, float] | None = None) -> str:
+    """Join `new` cells (and the costs of steps) with what earlier calls found, and write both files."""
     file = RESULTS / "orders.json"
+    costs = costs or (read_json(file).get("steps", {}) if file.exists() else {})
     cells: dict[str, dict[str, Any]] = measured_before()
     for source in (read_json(file)["cells"] if file.exists() else {}, new):
         for name, row in source.items():
             cells.setdefault(name, {}).update(row)
-    write_json(file, {"cells": cells})
-    text = markdown(cells, seeds)
+    write_json(file, {"cells": cells, "steps": costs})
+    text = markdown(cells, seeds, costs)
     write_text(RESULTS / "orders.md", text)
     return text
 
@@ -247,8 +302,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--steps", action="store_true", help="measure what a step costs, and train nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.steps:
+        print(write_table({}, [0, 1, 2], step_costs(load(Path("params.yaml"), overrides=["order.threads=1"]))))
+        return
     for seed in given.seeds:
         p = load(Path("params.yaml"), overrides=[f"seed={seed}", "order.threads=1"])
         for name in given.rows:
