@@ -127,6 +127,7 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
     """
     from components.storage import is_remote
     from components.train_deblurrer.scale import check_scale
+    from components.train_deblurrer.start import check_start
     from pipelines.compile import compile_pipeline
     from pipelines.package_checks import check_package
     from pipelines.task_policy import STORE_MOUNT
@@ -137,7 +138,8 @@ def job(parameters: Parameters, folder: Path, request: Request) -> Job:
                             remedy="give --image NAME@sha256:..., or --package FILE")
     scale = parameters.deblurrer.scale
     check_scale(scale, parameters.deblurrer.training)  # hours before the step itself would say so
-    _check_start(parameters.deblurrer.start, request.store or STORE_MOUNT)
+    check_start(parameters.deblurrer.start, scale.launcher)
+    _check_place_of_start(parameters.deblurrer.start, request.store or STORE_MOUNT)
     package = request.package or folder / "pipeline.yaml"
     if request.image:
         compile_pipeline(request.image, package, rayjob=scale.launcher == "rayjob",
@@ -165,7 +167,7 @@ def _check_place_of_training(job: Job, launcher: str) -> None:
                             remedy=f"compile it {'with' if waits else 'without'} --rayjob, or give --image")
 
 
-def _check_start(start: str, store: str) -> None:
+def _check_place_of_start(start: str, store: str) -> None:
     """Refuse a model to begin with that the task of the training could not read: only a store on S3 gives it keys."""
     from components.storage import is_remote
 

@@ -11,6 +11,17 @@ from hypercut_core.deblurring.start import PLACE, Start, read_start
 from hypercut_core.errors import BadParameters
 
 
+def check_start(start: str, launcher: str) -> None:
+    """Refuse a start that the launcher cannot hand to its workers.
+
+    Raises:
+        BadParameters: of a RayJob.
+    """
+    if start and launcher == "rayjob":
+        raise BadParameters("a training in a RayJob begins with fresh weights", where=PLACE,
+                            remedy="set deblurrer.scale.launcher to local or ray, or leave deblurrer.start empty")
+
+
 def opened_start(start: str, objective: str, out: Path, work: Path) -> Start | None:
     """The model that `start` names; None for "". ``{objective}`` in it stands for the objective that is trained.
 

@@ -10,14 +10,13 @@ from typing import Any
 from components.checkpoint_places import checkpoint_place, open_checkpoints
 from components.clip_stores import open_clips
 from components.train_deblurrer.scale import ScaleConfig, check_scale
-from components.train_deblurrer.start import opened_start
+from components.train_deblurrer.start import check_start, opened_start
 from components.train_deblurrer.task import DeblurrerTask, WatchMaker
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.models import EVEN_ODD, Deblurrer, save_deblurrer
 from hypercut_core.deblurring.objectives import LossConfig, Objective
 from hypercut_core.deblurring.peers import KindName, PeerSettings, described, rate
 from hypercut_core.deblurring.training import DeblurrerTraining
-from hypercut_core.errors import BadParameters
 from hypercut_core.files import write_json
 from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
@@ -52,11 +51,9 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
         watch: makes what is told how the training goes.
     """
     check_scale(config.scale, config.training)
+    check_start(config.start, config.scale.launcher)
     clips = open_clips(store)
     if config.scale.launcher == "rayjob":
-        if config.start:
-            raise BadParameters("a training in a RayJob begins with fresh weights", where="deblurrer.start",
-                                remedy="set deblurrer.scale.launcher to local or ray, or leave deblurrer.start empty")
         from components.train_deblurrer.ray_job_launch import train_by_ray_job
 
         return train_by_ray_job(store, clips.sha256, orders, encoder, config, objective, out, metrics, seed, work)

@@ -22,7 +22,7 @@ from hypercut_core.files import file_sha256
 from hypercut_core.ordering.encoder import EncoderConfig, build_encoder, save_encoder
 from hypercut_core.ordering.labels import OrderTable, write_orders
 from hypercut_core.training.loop import TrainingConfig
-from pipelines.submit import _check_start
+from pipelines.submit import _check_place_of_start
 from tests.hypercut_core.counting import stored_clips
 
 MODEL = DeblurrerConfig(width=4, blocks=(1, 1), views=1)
@@ -98,10 +98,10 @@ def test_an_object_on_s3_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_pipeline_is_not_submitted_with_a_model_that_its_task_could_not_read(start: str, store: str,
                                                                                fine: bool) -> None:
     if fine:
-        _check_start(start, store)
+        _check_place_of_start(start, store)
         return
     with pytest.raises(BadParameters, match=r"deblurrer\.start: the task of the training could not read"):
-        _check_start(start, store)
+        _check_place_of_start(start, store)
 
 
 def test_a_changed_file_in_the_folder_of_starts_is_seen_by_dvc() -> None:

@@ -316,6 +316,12 @@ def test_a_dry_run_counts_the_gpus_of_the_rayjobs(submit: SubmitMain) -> None:
     assert row[2:5] == ["1", "4Gi", "16"]
 
 
+def test_a_rayjob_that_could_not_begin_with_the_model_is_not_submitted(submit: SubmitMain) -> None:
+    code, _, err = submit("--image", IMAGE, "--dry-run", *RAYJOB, "--set", "deblurrer.start=/mnt/hypercut/a")
+    assert code == 2
+    assert "RayJob begins with fresh weights" in err
+
+
 def test_packages_for_rayjobs_and_for_trainings_in_the_step_are_told_apart(
         double: KubeflowDouble, submit: SubmitMain, compiled: str, tmp_path: Path) -> None:
     from pipelines.compile import compile_pipeline
