@@ -90,7 +90,8 @@ def test_the_number_of_processes_changes_nothing(store: Path, alone: dict[str, A
 
 @pytest.mark.parametrize("model", [RecurrentConfig(width=16, middle_width=4), GuidedConfig(width=4, blocks=1),
                                    replace(SETTINGS.model, axes=2)])
-def test_models_of_which_a_step_trains_parts_and_with_two_axes_are_shared_too(store: Path, tmp_path: Path, model: Config) -> None:
+def test_models_of_which_a_step_trains_parts_and_with_two_axes_are_shared_too(store: Path, tmp_path: Path,
+                                                                              model: Config) -> None:
     parts = DeblurrerTraining(model, training=replace(SETTINGS.training, steps=8, rate=5e-4))
     one, two = (trained(tmp_path / str(size), store, size, settings=parts)[0] for size in (1, 2))
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
