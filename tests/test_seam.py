@@ -41,8 +41,15 @@ def test_the_page_holds_all_that_it_shows() -> None:
 
 def test_the_table_of_orders_names_the_cells_that_are_missing() -> None:
     cell = {"views": {"gain": 3.0, "gain_ends": 4.0, "agreement": {"learned": 0.9, "rule": 0.5}}, "steps": 3000}
-    text = markdown({"sequence_min": {"0": cell, "2": cell}}, [0, 1, 2])
+    text = markdown({"sequence_min": {"0": cell, "2": cell}}, [0, 1, 2], {})
     assert "| sequence_min | 0 2 | 3.00 ± 0.00 | 4.00 ± 0.00 |" in text
     missing = text[text.index("Seeds that are missing"):]
     assert "sequence_min: 1;" in missing
     assert all(f"{name}: 0 1 2" in missing for name in ROWS if name != "sequence_min")
+    assert "training step" not in text
+
+
+def test_the_table_of_orders_says_what_a_step_costs() -> None:
+    cell = {"views": {"gain": 3.0, "gain_ends": 4.0, "agreement": {"learned": 0.9, "rule": 0.5}}, "steps": 3000}
+    text = markdown({"sequence_min": {"0": cell}}, [0], {"rule_targets": 0.02, "sequence_min": 0.021})
+    assert "| rule_targets | 20.0 | 1.000 |\n| sequence_min | 21.0 | 1.050 |" in text
