@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ MODELS = [f"models/deblurrer-{name}.safetensors" for name in ("hypercut_targets"
 CELLS = tuple(itertools.product(KINDS, (1.0, 0.5)))  # kind of video and duty
 VIDEOS, LENGTH, SIZE = 8, 10, 96  # videos a cell, exposures a video, px
 REAL_HEIGHT, REAL_LENGTH = 128, 8  # px, exposures
+SPEEDS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 99.0)  # px an exposure
 MOVES = 4.0  # px an exposure: the models were trained with 4 to 10
 
 
@@ -99,23 +101,33 @@ def restored(name: str, model: Path, scenes: Callable[[], list[Scene]]) -> tuple
                 [held[f"own-{v}"] for v in range(count)])
 
 
-def ordered(own: np.ndarray, scene: Scene) -> tuple[list[Shot], list[np.ndarray]]:
-    """The shots, and the restored frames (N, T, H, W, 3) as they are turned."""
+def ordered(own: np.ndarray, scene: Scene, neighbours: bool) -> tuple[list[Shot], list[np.ndarray]]:
+    """The shots, and the restored frames (N, T, H, W, 3) as they are shown, with what `neighbours` show or without."""
     ready = iter(own)
-    video = OrderedVideo(lambda pixels: next(ready))
+    video = OrderedVideo(lambda pixels: next(ready), neighbours=neighbours)
     turned = list(video.turned((Frame(pixels, t, None) for t, pixels in enumerate(scene.blurry)), Path("made")))
     return video.shots, turned
 
 
 def measure(own: np.ndarray, scene: Scene) -> dict[str, Any]:
-    """What a table is made of: a row a frame."""
-    shots, turned = ordered(own, scene)
-    right, alone = ([1 if agreement(made, true) > 0 else -1 for made, true in zip(sequences, scene.sharp, strict=True)]
-                    for sequences in (turned, own))
+    """What a table is made of: a value a frame. `own`, `turned`, `put_in`: 1 where the frame runs the right way."""
+    shots, turned = ordered(own, scene, neighbours=False)
+    shown = {"own": list(own), "turned": turned, "put_in": ordered(own, scene, neighbours=True)[1]}
+    right = {key: [1 if agreement(made, true) > 0 else -1 for made, true in zip(sequences, scene.sharp, strict=True)]
+             for key, sequences in shown.items()}
+    repeated = [np.broadcast_to(blurry, true.shape) for blurry, true in zip(scene.blurry, scene.sharp, strict=True)]
+    quality = {f"{key}_db": [round(decibels(made, true), 3) for made, true in zip(sequences, scene.sharp, strict=True)]
+               for key, sequences in {**shown, "repeat": repeated}.items()}
     sure = [margin >= SURE for shot in shots
             for margin in margins(np.array(shot.links).reshape(-1, 2, 2), shot.states).frames]
-    return {"own": alone, "turned": right, "sure": sure, "speed": scene.speed.tolist(), "shots": len(shots),
+    return {**right, **quality, "sure": sure, "speed": scene.speed.tolist(), "shots": len(shots),
             "still": findings(shots).still}
+
+
+def decibels(made: np.ndarray, true: np.ndarray) -> float:
+    """PSNR of the T frames of an exposure together."""
+    error = float(np.mean((made.astype(np.float32) - true) ** 2))
+    return 10 * math.log10(255**2 / max(error, 1e-3))
 
 
 def shares(videos: list[dict[str, Any]], key: str, moving: bool = False) -> dict[str, float]:
@@ -135,12 +147,12 @@ def shares(videos: list[dict[str, Any]], key: str, moving: bool = False) -> dict
 def sure_share(videos: list[dict[str, Any]]) -> tuple[float, float]:
     """How many frames the report calls sure, and how many of those are right."""
     sure = np.concatenate([np.array(video["sure"], bool) for video in videos])
-    right = np.concatenate([np.array(video["turned"]) > 0 for video in videos])
+    right = np.concatenate([np.array(video["put_in"]) > 0 for video in videos])
     return float(sure.mean()), float(right[sure].mean()) if sure.any() else float("nan")
 
 
 ROWS = {"random": "frame by frame, direction drawn at random", "own": "frame by frame, the model's own direction",
-        "turned": "neighbours settle it"}
+        "turned": "neighbours settle it (`--alone`)", "put_in": "and their motion is put in"}
 
 
 Found = dict[str, dict[str, list[dict[str, Any]]]]  # model -> kind of video -> a row a video
@@ -153,37 +165,64 @@ def markdown(made: Found, real: Found) -> str:
              "that they were taken. Made videos of photos that no model saw, 96 px, 4 to 10 px of motion an exposure,",
              "directions turning all the time; duty is the share of time in which the shutter is open. Moving: both",
              "frames move by 4 px or more, as in training (a limit that was set after the first run).",
+             "dB: PSNR of the frames of an exposure as they are shown, mean over exposures.",
              "Made by `python -m benchmarks.blurry_video`.", "",
-             "| model | direction of a frame | videos | neighbours | consistent | right | consistent, moving |",
-             "|---|---|---|---|---|---|---|"]
+             "| model | direction of a frame | videos | neighbours | consistent | right | consistent, moving | dB |",
+             "|---|---|---|---|---|---|---|---|"]
     for model, cells in made.items():
         videos = [video for found in cells.values() for video in found]
         for key, label in ROWS.items():
             all_, moving = shares(videos, key), shares(videos, key, moving=True)
             lines.append(f"| {model} | {label} | {len(videos)} | {all_['pairs']:.0f} | {all_['consistent']:.1%} | "
-                         f"{all_['right']:.1%} | {moving['consistent']:.1%} of {moving['pairs']:.0f} |")
-    lines += ["", "By kind of video (consistent / right), and what the report's confidence is worth:", "",
-              "| model | video | neighbours settle it | the model's own | sure frames | right of those | shots of "
-              f"{VIDEOS} |", "|---|---|---|---|---|---|---|"]
+                         f"{all_['right']:.1%} | {moving['consistent']:.1%} of {moving['pairs']:.0f} | "
+                         f"{mean_db(videos, key) if key != 'random' else '-'} |")
+        lines.append(f"| {model} | the blurry frame, repeated | {len(videos)} | | | | | {mean_db(videos, 'repeat')} |")
+    lines += ["", *_speed_lines(made), "", "By kind of video (consistent / right), dB of the blurry frame, settled and "
+              "put in, and what the report's confidence is worth:", "", *_HEAD]
     for model, cells in made.items():
         lines += [_cell_line(model, name, videos) for name, videos in cells.items()]
     if real:
         lines += ["", f"Real videos at {REAL_HEIGHT} px, 7 frames in a row averaged to one (the shutter never closes); "
-                  "no model was trained on real video, and in most of them little of the picture moves:", "",
-                  "| model | video | neighbours settle it | the model's own | sure frames | right of those | shots |",
-                  "|---|---|---|---|---|---|---|"]
+                  "no model was trained on real video, and in most of them little of the picture moves:", "", *_HEAD]
         for model, cells in real.items():
             lines += [_cell_line(model, name, videos) for name, videos in cells.items()]
             lines.append(_cell_line(model, "**all**", [video for videos in cells.values() for video in videos]))
     return "\n".join([*lines, ""])
 
 
+_HEAD = ["| model | video | the model's own | settled | put in | dB | sure frames | right of those | shots |",
+         "|---|---|---|---|---|---|---|---|---|"]
+
+
 def _cell_line(model: str, name: str, videos: list[dict[str, Any]]) -> str:
-    turned, own = shares(videos, "turned"), shares(videos, "own")
+    found = [shares(videos, key) for key in ("own", "turned", "put_in")]
     sure, right = sure_share(videos)
     worth = f"{right:.1%}" if sure else "-"
-    return (f"| {model} | {name} | {turned['consistent']:.1%} / {turned['right']:.1%} | {own['consistent']:.1%} / "
-            f"{own['right']:.1%} | {sure:.0%} | {worth} | {sum(video['shots'] for video in videos)} |")
+    both = " | ".join(f"{one['consistent']:.1%} / {one['right']:.1%}" for one in found)
+    return (f"| {model} | {name} | {both} | "
+            f"{' / '.join(mean_db(videos, key) for key in ('repeat', 'turned', 'put_in'))} | "
+            f"{sure:.0%} | {worth} | {sum(video['shots'] for video in videos)} |")
+
+
+def mean_db(videos: list[dict[str, Any]], key: str) -> str:
+    return f"{np.mean([value for video in videos for value in video[f'{key}_db']]):.2f}"
+
+
+def _speed_lines(made: Found) -> list[str]:
+    """Right frames and dB by how far things move."""
+    lines = ["By the true motion, px an exposure (right; dB of the blurry frame, settled and put in):", "",
+             "| model | px | frames | settled | put in | dB |", "|---|---|---|---|---|---|"]
+    for model, cells in made.items():
+        videos = [video for found in cells.values() for video in found]
+        flat = {key: np.concatenate([np.array(video[key], float) for video in videos])
+                for key in ("speed", "turned", "put_in", "repeat_db", "turned_db", "put_in_db")}
+        for low, high in itertools.pairwise(SPEEDS):
+            here = (flat["speed"] >= low) & (flat["speed"] < high)
+            if here.any():
+                db = " / ".join(f"{flat[key][here].mean():.2f}" for key in ("repeat_db", "turned_db", "put_in_db"))
+                turned, put_in = ((flat[key][here] > 0).mean() for key in ("turned", "put_in"))
+                lines.append(f"| {model} | {low:g} to {high:g} | {here.sum()} | {turned:.1%} | {put_in:.1%} | {db} |")
+    return lines
 
 
 Models = dict[str, Path]
@@ -231,7 +270,7 @@ def picture(model: Path, out: Path) -> None:
     rows = []
     for place, video in PICTURED:
         scenes, own = restored(made_name(place), model, partial(made_scenes, place))
-        rows.append((scenes[video].blurry, own[video], ordered(own[video], scenes[video])[1]))
+        rows.append((scenes[video].blurry, own[video], ordered(own[video], scenes[video], neighbours=True)[1]))
     count = len(rows[0][1][0])
     films = [_panel([image for blurry, own, turned in rows for image in (blurry[t], own[t][k], turned[t][k])])
              for t, k in itertools.product(range(LENGTH), range(count))]

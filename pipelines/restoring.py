@@ -23,7 +23,7 @@ class Shown:
 
 
 def restore_any(given: Path, out: Path, model: str, shown: Shown, tile: int, views: int | None, report: Path | None,
-                window: int, workspace: Path, guidance: Path | None = None) -> Path:
+                window: int, workspace: Path, guidance: Path | None = None, alone: bool = False) -> Path:
     """Restore a photo, or a video file or folder of frames; returns the path written.
 
     Raises:
@@ -43,9 +43,9 @@ def restore_any(given: Path, out: Path, model: str, shown: Shown, tile: int, vie
                                 remedy="leave it out: the neighbours settle the direction")
         playing = Playing(shown.frames, shown.reverse, shown.fps, shown.slow)
         return restore_video_command(given, out, model_file(model, workspace), playing, tile=tile, views=views,
-                                     report=report, window=window)
-    if shown.slow != 1 or report is not None:
-        raise BadParameters("--slow and --report are for videos, and this is a photo", where=given,
+                                     report=report, window=window, alone=alone)
+    if shown.slow != 1 or report is not None or alone:
+        raise BadParameters("--slow, --report and --alone are for videos, and this is a photo", where=given,
                             remedy="use --fps to show it slower")
     return restore_command(given, out, model_file(model, workspace), frames=shown.frames, reverse=shown.reverse,
                            bounce=shown.bounce, fps=shown.fps or PHOTO_FPS, tile=tile, views=views, guidance=guidance)

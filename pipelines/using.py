@@ -38,6 +38,8 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo, blurry vid
                                                         "[OUT.json]")] = None,
             window: Annotated[int, typer.Option(min=1, max=4096, help="Of a video: most frames that wait for their "
                                                 "direction.")] = 64,
+            alone: Annotated[bool, typer.Option("--alone", help="Of a video: show what the model makes of each frame "
+                                                "alone, without the motion that its neighbours show.")] = False,
             tile: TileOption = 512,
             views: ViewsOption = None,
             guidance: Annotated[Path | None, typer.Option(help="For a motion-guided model: strokes (.json), or a copy "
@@ -47,7 +49,7 @@ def restore(photo: Annotated[Path, typer.Argument(help="Blurry photo, blurry vid
     from pipelines.restoring import Shown, restore_any
 
     shown = Shown(frames, reverse, bounce, fps, slow)
-    written = restore_any(photo, out, model, shown, tile, views, report, window, workspace, guidance)
+    written = restore_any(photo, out, model, shown, tile, views, report, window, workspace, guidance, alone)
     typer.echo(f"restored: {written}")
 
 

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercut_core.blurry_video.neighbours import Way, way, working_shrink
 from hypercut_core.deblurring.optical_flow import optical_flow
 from hypercut_core.deblurring.warping import warp
 
-WORKING_SIDE = 96  # px; larger frames are shrunk by a whole number until the shorter side is below twice this
 NOISE = (1 / 255) ** 2  # squared grey levels (0..1) that two pictures of the same thing differ by
 SURE = 0.98  # greatest cosine that is believed
 PACES = (0.75, 1.0, 1.2, 1.5, 2.0, 2.4, 3.0)  # from middle to middle, in lengths of the flow from first to last frame
@@ -58,6 +58,7 @@ class LinkEvidence:
     on: tuple[float, float]  # the way on, for keeping the frame before and for keeping the frame after
     carried: tuple[float, float]  # carried on, likewise
     along: float  # the way that it went: above 0 for keeping both, or neither
+    ways: tuple[Way, Way]  # from the frame before to the one after, for each of them
 
     def cost(self) -> np.ndarray:
         """(2, 2) nats, for `signs.SignChain`."""
@@ -70,7 +71,7 @@ class LinkEvidence:
 def glimpse(sharp: np.ndarray) -> Glimpse:
     """Look at a restored frame, uint8 [T, H, W, 3]."""
     count = len(sharp)
-    shrink = max(1, min(sharp.shape[1:3]) // WORKING_SIDE)
+    shrink = working_shrink(*sharp.shape[1:3])
     first, middle, last = (_grey(sharp[k], shrink) for k in (0, count // 2, count - 1))
     to_last, to_first = _flows((middle, last), (middle, first))
     flow = to_last - to_first
@@ -83,6 +84,10 @@ class Pace:
 
     def __init__(self) -> None:
         self.misfit = np.zeros(len(PACES))
+
+    @property
+    def best(self) -> float:
+        return PACES[self.misfit.argmin()]
 
     def odds(self, errors: np.ndarray) -> tuple[float, float]:
         """For keeping the frame before and the frame after, from log errors (PACES, before or after, keep or not)."""
@@ -99,7 +104,8 @@ def link_evidence(before: Glimpse, after: Glimpse, pace: Pace) -> LinkEvidence:
                        _moved_on(after.middle, -after.flow, before.middle)], 1)
     ahead, back = _flows((before.middle, after.middle), (after.middle, before.middle))
     return LinkEvidence(seam, (_odds(before.flow, ahead), -_odds(after.flow, back)), pace.odds(errors),
-                        _odds(before.flow, after.flow))
+                        _odds(before.flow, after.flow),
+                        (way(before.middle, after.middle, ahead, 1), way(after.middle, before.middle, back, -1)))
 
 
 def _moved_on(picture: Tensor, flow: Tensor, target: Tensor) -> np.ndarray:

@@ -31,6 +31,7 @@ def shot_record(shot: Shot) -> dict[str, Any]:
     between = [float("nan"), *found.links]
     rows = [{"frame": shot.frames[t], "seconds": shot.seconds[t], "direction": -1 if shot.states[t] else 1,
              "margin": found.frames[t], "confidence": confidence(found.frames[t]), "motion_px": shot.motion[t],
+             "neighbours_px": shot.speed[t], "restored_share": shot.restored[t],
              "agrees_with_the_one_before": confidence(between[t]), "note": note}
             for t, note in enumerate(notes(shot, found))]
     return {"first": shot.frames[0], "last": shot.frames[-1], "begins_with": shot.why, "forced": shot.forced,

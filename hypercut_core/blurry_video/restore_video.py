@@ -41,7 +41,8 @@ class Playing:
 
 def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing: Playing | None = None, *,
                           tile: int = 512, overlap: int | None = None, views: int | None = None,
-                          report: AnyPath | None = None, window: int = WINDOW, device: str = "cpu",
+                          report: AnyPath | None = None, window: int = WINDOW, alone: bool = False,
+                          device: str = "cpu",
                           tell: Callable[[str], None] = say) -> Path:
     """Restore every frame of a blurry video and turn them so that they follow each other.
 
@@ -50,6 +51,7 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
         out: .mp4, a folder (no suffix) of PNG files, or, for short ones, .gif and .webp.
         report: JSON of every frame's direction and how sure it is; None: OUT.json beside `out`.
         window: most frames that wait for their direction.
+        alone: show what the model makes of each frame by itself, turned, without the motion that neighbours show.
 
     Returns:
         the path written. Output and report are whole or absent, and the report appears last.
@@ -72,7 +74,8 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
     _check_length(playing, known, suffix, int(deblurrer.frames))
     sound, silence = _sound(source, suffix, known.fps and fps / (known.fps * (playing.frames or deblurrer.frames)))
     remove_abandoned(target)
-    ordered = OrderedVideo(lambda pixels: restore(deblurrer, pixels, tile=tile, overlap=overlap), window)
+    ordered = OrderedVideo(lambda pixels: restore(deblurrer, pixels, tile=tile, overlap=overlap), window,
+                           neighbours=not alone)
     damage: list[Damage] = []
     with Progress("restoring frames", known.frames) as progress:
         turned = ordered.turned(_counted(source, damage, progress), source)
@@ -80,7 +83,7 @@ def restore_video_command(video: AnyPath, out: AnyPath, model: AnyPath, playing:
     found = findings(ordered.shots)
     write_json(report, {
         "source": source.name, "model": Path(model).name, "sharp_frames_a_blurry_one": int(deblurrer.frames),
-        "input_fps": known.fps, "output_fps": fps, "reverse": playing.reverse,
+        "input_fps": known.fps, "output_fps": fps, "reverse": playing.reverse, "alone": alone,
         "sound": "copied" if sound else "left out" if silence else "none", "sound_left_out": silence,
         "found": asdict(found), "damage": [asdict(one) for one in damage], "problems": list(known.problems),
         "limits": LIMITS, "shots": [shot_record(shot) for shot in ordered.shots]})

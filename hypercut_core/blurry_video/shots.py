@@ -1,7 +1,7 @@
 """The frames of a blurry video, restored and turned the right way, with bounded memory.
 
 Shots are settled alone: a cut, a frame that cannot be decoded or a hole in the numbering ends one. Restored frames wait
-for their direction in a file that is kept in memory while it is small.
+for their direction in a file that is kept in memory while it is small; then what their neighbours show is put in.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from hypercut_core.blurry_video.cuts import one_scene
 from hypercut_core.blurry_video.evidence import Glimpse, Pace, glimpse, link_evidence
+from hypercut_core.blurry_video.neighbours import Way, exposed_share, joined, mixed
 from hypercut_core.blurry_video.signs import SignChain
 from hypercut_core.clips.frame_folder import scaled
 from hypercut_core.clips.motion import GreyFrame, frame_motion, grey_frame
@@ -39,7 +40,9 @@ class Shot:
     why: str  # it begins here: "start", "cut", "corrupt_frames" or "missing_frames"
     frames: list[int] = field(default_factory=list)  # places in the source
     seconds: list[float | None] = field(default_factory=list)
-    motion: list[float] = field(default_factory=list)  # px during the exposure
+    motion: list[float] = field(default_factory=list)  # px during the exposure, as the model has it
+    speed: list[float] = field(default_factory=list)  # the same as the neighbours show it; NaN without one
+    restored: list[float] = field(default_factory=list)  # share of the picture in which the model is asked
     still: list[bool] = field(default_factory=list)
     links: list[np.ndarray] = field(default_factory=list)  # (2, 2) costs, nats
     states: list[int] = field(default_factory=list)  # 0 kept, 1 reversed
@@ -52,12 +55,14 @@ class OrderedVideo:
     Args:
         restore: restores one frame; its direction is a guess.
         window: most frames that wait for their direction.
+        neighbours: put in what neighbours show of a frame's motion (`neighbours.py`); else frames are only turned.
     """
 
-    def __init__(self, restore: Restore, window: int = WINDOW):
-        self.restore, self.window = restore, window
+    def __init__(self, restore: Restore, window: int = WINDOW, neighbours: bool = True):
+        self.restore, self.window, self.neighbours = restore, window, neighbours
         self.shots: list[Shot] = []
         self._pace = Pace()
+        self._ways: deque[list[Way]] = deque()  # of the frames that wait
 
     def turned(self, frames: Iterable[Frame], where: Path) -> Iterator[np.ndarray]:
         """Restore `frames` as they come; `shots` is complete at the end.
@@ -73,15 +78,30 @@ class OrderedVideo:
                 grey = grey_frame(scaled(frame.pixels, CUT_HEIGHT))
                 why = _why_new_shot(frame, before[1] if before else None, grey)
                 if why:
-                    yield from waiting.take(self._end(chain))
+                    yield from self._ready(waiting, self._end(chain))
                     chain, before, self._pace = SignChain(self.window), None, Pace()
                     self.shots.append(Shot(why))
                 sharp = self.restore(frame.pixels)
                 seen = glimpse(sharp)
-                waiting.put(sharp)
-                yield from waiting.take(self._one_more(chain, frame, seen, before[0] if before else None))
+                waiting.put(sharp, frame.pixels)
+                decided = self._one_more(chain, frame, seen, before[0] if before else None)
+                yield from self._ready(waiting, decided)
                 before = (seen, grey)
-            yield from waiting.take(self._end(chain))
+            yield from self._ready(waiting, self._end(chain))
+
+    def _ready(self, waiting: _Waiting, states: list[int]) -> Iterator[np.ndarray]:
+        """The oldest frames, turned as their states say, with what the neighbours show."""
+        for sharp, pixels in waiting.take(states):
+            ways, shot = self._ways.popleft(), self.shots[-1]
+            if not ways:
+                shot.speed.append(float("nan"))
+                shot.restored.append(1.0)
+                yield sharp
+                continue
+            motion = joined(ways, exposed_share(len(sharp), self._pace.best), pixels.shape[:2])
+            shot.speed.append(motion.speed)
+            shot.restored.append(float(motion.model.mean()) if self.neighbours else 1.0)
+            yield mixed(sharp, pixels, motion) if self.neighbours else sharp
 
     def _one_more(self, chain: SignChain, frame: Frame, seen: Glimpse, before: Glimpse | None) -> list[int]:
         shot = self.shots[-1]
@@ -90,9 +110,13 @@ class OrderedVideo:
         shot.motion.append(seen.motion)
         shot.still.append(seen.still)
         link = None
+        self._ways.append([])
         if before is not None:
-            link = link_evidence(before, seen, self._pace).cost()
+            evidence = link_evidence(before, seen, self._pace)
+            link = evidence.cost()
             shot.links.append(link)
+            for place, one in zip((-2, -1), evidence.ways, strict=True):
+                self._ways[place].append(one)
         decided = chain.add(link)
         shot.states += decided
         return decided
@@ -126,7 +150,7 @@ def _why_new_shot(frame: Frame, before: GreyFrame | None, grey: GreyFrame) -> st
 
 
 class _Waiting:
-    """Restored frames in a file, first in, first out; places are used again."""
+    """Restored frames and their blurry ones in a file, first in, first out; places are used again."""
 
     def __init__(self, file: SpooledTemporaryFile[bytes]):
         self.file = file
@@ -134,19 +158,20 @@ class _Waiting:
         self._free: list[int] = []
         self._shape: tuple[int, ...] = ()
 
-    def put(self, sharp: np.ndarray) -> None:
-        self._shape = sharp.shape
+    def put(self, sharp: np.ndarray, blurry: np.ndarray) -> None:
+        self._shape = (len(sharp) + 1, *blurry.shape)
         place = self._free.pop() if self._free else len(self._used)
-        self.file.seek(place * sharp.nbytes)
+        self.file.seek(place * (sharp.nbytes + blurry.nbytes))
         self.file.write(sharp.tobytes())
+        self.file.write(blurry.tobytes())
         self._used.append(place)
 
-    def take(self, states: list[int]) -> Iterator[np.ndarray]:
-        """The oldest frames, each turned as its state says."""
+    def take(self, states: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The oldest frames, each turned as its state says, and the blurry ones."""
         size = int(np.prod(self._shape))
         for state in states:
             place = self._used.popleft()
             self._free.append(place)
             self.file.seek(place * size)
-            sharp = np.frombuffer(self.file.read(size), np.uint8).reshape(self._shape)
-            yield sharp[::-1] if state else sharp
+            held = np.frombuffer(self.file.read(size), np.uint8).reshape(self._shape)
+            yield held[-2::-1] if state else held[:-1], held[-1]
