@@ -247,7 +247,7 @@ def _step(command: list[str]) -> str:
 
 def _named_files(parameters: Parameters) -> tuple[Parameters, tuple[Path, ...]]:
     """The parameters with whole paths, which mean the same in a container, and what of them is on this machine."""
-    footage, trajectories = parameters.footage, parameters.trajectories
+    footage, trajectories, deblurrer = parameters.footage, parameters.trajectories, parameters.deblurrer
     found: list[Path] = []
 
     def whole(address: str) -> str:
@@ -260,8 +260,12 @@ def _named_files(parameters: Parameters) -> tuple[Parameters, tuple[Path, ...]]:
         footage = replace(footage, source=whole(footage.source))
     pairs = [one.partition("=") for one in trajectories.others]
     others = tuple(f"{name}{equals}{whole(address)}" for name, equals, address in pairs)
-    return (replace(parameters, footage=footage, trajectories=replace(trajectories, others=others)),
-            tuple(dict.fromkeys(found)))
+    start = deblurrer.start
+    for objective in parameters.objectives:  # `{objective}` may name one file for each
+        if whole(start.replace("{objective}", objective)) != start:
+            start = str(Path(start).resolve())
+    return (replace(parameters, footage=footage, trajectories=replace(trajectories, others=others),
+                    deblurrer=replace(deblurrer, start=start)), tuple(dict.fromkeys(found)))
 
 
 def _hand_over(folder: Path) -> None:

@@ -8,7 +8,7 @@ from components.redaction import shown
 from components.storage import download, is_remote
 from components.storage.objects import cache_name
 from hypercut_core.deblurring.start import PLACE, Start, read_start
-from hypercut_core.errors import BadParameters
+from hypercut_core.errors import BadCheckpoint, BadParameters
 
 
 def check_start(start: str, launcher: str) -> None:
@@ -47,4 +47,8 @@ def opened_start(start: str, objective: str, out: Path, work: Path) -> Start | N
                             remedy="copy it to data/start and name the copy")
     else:
         file = Path(name)
-    return read_start(file, shown(name))
+    try:
+        return read_start(file, shown(name))
+    except BadCheckpoint as error:
+        raise BadCheckpoint(error.what, where=f"{PLACE} {shown(name)}",
+                            remedy="name a deblurrer that was trained, or leave deblurrer.start empty") from error

@@ -66,8 +66,10 @@ def test_the_step_begins_with_the_weights_and_the_model_says_so(clips: ClipStore
 
 
 def test_what_cannot_be_begun_with_is_refused(clips: ClipStore, tmp_path: Path) -> None:
-    with pytest.raises(BadCheckpoint, match="no such model file"):
+    with pytest.raises(BadCheckpoint, match="no such model file") as missing:
         train(tmp_path, str(tmp_path / "missing"))
+    assert missing.value.where == f"deblurrer.start {tmp_path / 'missing'}"
+    assert "deblurrer.start empty" in str(missing.value)
     model_file(tmp_path / "model")
     before = file_sha256(tmp_path / "model")
     with pytest.raises(BadParameters, match="write over the model"):

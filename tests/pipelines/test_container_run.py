@@ -42,3 +42,18 @@ def test_footage_at_a_revision_is_fetched_and_not_looked_for_here(tmp_path: Path
     p = Parameters()
     p = replace(p, footage=replace(p.footage, source=str(tmp_path), revision="v1"))
     assert _named_files(p) == (p, ())
+
+
+@pytest.mark.parametrize(("start", "files"), [
+    ("models/a.safetensors", ["a"]), ("models/{objective}.safetensors", ["hypercut_targets", "sequence_min"]),
+    ("models/gone.safetensors", []), ("s3://bucket/a.safetensors", []), ("", [])])
+def test_a_model_to_begin_with_is_seen(start: str, files: list[str], tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("a", "hypercut_targets", "sequence_min"):
+        (tmp_path / "models" / f"{name}.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    p = Parameters()
+    changed, seen = _named_files(replace(p, deblurrer=replace(p.deblurrer, start=start)))
+    assert changed.deblurrer.start == (str(tmp_path / start) if files else start)
+    assert sorted(seen) == [tmp_path / "models" / f"{name}.safetensors" for name in files]
