@@ -27,7 +27,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from hypercut_core.blur.exposure import ExposureConfig, expose
-from hypercut_core.blurry_video.report import SURE, findings
+from hypercut_core.blurry_video.report import findings, notes
 from hypercut_core.blurry_video.shots import OrderedVideo, Shot
 from hypercut_core.blurry_video.signs import margins
 from hypercut_core.clips.footage import is_video
@@ -111,15 +111,16 @@ def ordered(own: np.ndarray, scene: Scene, neighbours: bool) -> tuple[list[Shot]
 
 def measure(own: np.ndarray, scene: Scene) -> dict[str, Any]:
     """What a table is made of: a value a frame. `own`, `turned`, `put_in`: 1 where the frame runs the right way."""
-    shots, turned = ordered(own, scene, neighbours=False)
-    shown = {"own": list(own), "turned": turned, "put_in": ordered(own, scene, neighbours=True)[1]}
+    turned = ordered(own, scene, neighbours=False)[1]
+    shots, put_in = ordered(own, scene, neighbours=True)
+    shown = {"own": list(own), "turned": turned, "put_in": put_in}
     right = {key: [1 if agreement(made, true) > 0 else -1 for made, true in zip(sequences, scene.sharp, strict=True)]
              for key, sequences in shown.items()}
     repeated = [np.broadcast_to(blurry, true.shape) for blurry, true in zip(scene.blurry, scene.sharp, strict=True)]
     quality = {f"{key}_db": [round(decibels(made, true), 3) for made, true in zip(sequences, scene.sharp, strict=True)]
                for key, sequences in {**shown, "repeat": repeated}.items()}
-    sure = [margin >= SURE for shot in shots
-            for margin in margins(np.array(shot.links).reshape(-1, 2, 2), shot.states).frames]
+    sure = [note == "" for shot in shots
+            for note in notes(shot, margins(np.array(shot.links).reshape(-1, 2, 2), shot.states))]
     return {**right, **quality, "sure": sure, "speed": scene.speed.tolist(), "shots": len(shots),
             "still": findings(shots).still}
 

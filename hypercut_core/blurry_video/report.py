@@ -11,8 +11,9 @@ from hypercut_core.blurry_video.shots import Shot
 from hypercut_core.blurry_video.signs import Margins, margins
 
 SURE = float(np.log(19))  # nats: odds of 19 to 1
-LIMITS = ("one direction a frame: regions that move independently are not told apart; confidence is that of the "
-          "model of docs/use.md, from made videos")
+MODEL_SHARE = 0.5  # of the picture; where less of it is the model's, the neighbours' motion has the direction
+LIMITS = ("what the model makes of a frame is turned as a whole: regions that move independently are not told apart "
+          "there; confidence is that of this turn, from made videos (docs/use.md)")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def shot_record(shot: Shot) -> dict[str, Any]:
 
 def notes(shot: Shot, found: Margins) -> list[str]:
     """"" where the direction is sure, else "still" or "guess", a frame each."""
-    return ["still" if still else "" if margin >= SURE else "guess"
-            for still, margin in zip(shot.still, found.frames, strict=True)]
+    return ["still" if still else "" if margin >= SURE or share < MODEL_SHARE else "guess"
+            for still, margin, share in zip(shot.still, found.frames, shot.restored, strict=True)]
 
 
 def findings(shots: list[Shot]) -> Findings:
