@@ -107,7 +107,7 @@ def photo_windows(name: str) -> Iterator[np.ndarray]:
 
     photo = cv2.resize(getattr(data, name)(), (WIDTH + 100, HEIGHT + 100), interpolation=cv2.INTER_CUBIC)
     for step in ((2.3, 1.1), (-5.2, 3.4)):
-        moves = [np.float32([[1, 0, -50 + step[0] * k], [0, 1, -50 + step[1] * k]]) for k in range(-3, 4)]
+        moves = [np.array([[1, 0, -50 + step[0] * k], [0, 1, -50 + step[1] * k]], np.float32) for k in range(-3, 4)]
         yield np.stack([cv2.warpAffine(photo, move, (WIDTH, HEIGHT)) for move in moves])
 
 
@@ -151,7 +151,7 @@ def png_ways(clips: list[np.ndarray], folder: Path) -> Iterator[Way]:
 
     def opencv(clip: int, top: int, left: int) -> np.ndarray:
         frames = [cv2.imread(str(folder / f"{clip}_{t}.png")) for t in range(SHARP + 1)]
-        return np.stack([frame[top:top + CROP, left:left + CROP, ::-1] for frame in frames])
+        return np.stack([frame[top:top + CROP, left:left + CROP, ::-1] for frame in frames if frame is not None])
 
     def pillow(clip: int, top: int, left: int) -> np.ndarray:
         parts = []

@@ -101,8 +101,8 @@ def recovered_c(clips: list[np.ndarray]) -> list[dict[str, Any]]:
         for (name, camera), frames in itertools.product(CAMERAS.items(), clips):
             seen = see(frames, camera)
             if seen.rate > 0:
-                ratio = {criterion: find_threshold(seen.blurry, seen.counts, criterion=criterion) / camera.threshold
-                         for criterion in CRITERIA}
+                found = [find_threshold(seen.blurry, seen.counts, criterion=criterion) for criterion in CRITERIA]
+                ratio: dict[str, float] = {of: c / camera.threshold for of, c in zip(CRITERIA, found, strict=True)}
                 rows.append({"camera": name, "events_per_pixel": seen.rate, **ratio})
             progress.advance()
     return rows

@@ -178,7 +178,7 @@ def restoring_way(name: str, config: Any, scale: Scale, rung: Rung, device: torc
 
 def placed(model: nn.Module, rung: Rung, device: torch.device) -> nn.Module:
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if rung.channels_last else model
+    return model.to(memory_format=torch.channels_last) if rung.channels_last else model  # type: ignore[call-overload]
 
 
 def arranged(images: Tensor, rung: Rung) -> Tensor:

@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = (CLIPS, f"deblurrer.training.steps={given.steps}")
     ws, p = Workspace(WORK), load(Path("params.yaml"), "long-motion", settings)
-    if not ws.clips.exists():
+    if not Path(ws.clips).exists():
         local.collect_footage(ws, p)
         local.synthesize_blur(ws, p)
     store, file = ClipStore(ws.clips), ws.root / f"models/sequence_min-{given.steps}.safetensors"
@@ -62,7 +62,7 @@ def main() -> None:
         save_deblurrer(file, model, {"objective": "sequence_min", "data": store.sha256, "seed": p.seed})
     indices = store.indices("test")
     trivial = evaluate_clips(repeat_blurry(store.frames), store, indices)
-    models = {"trained for 15 frames": load_deblurrer(file),
+    models: dict[str, Predict] = {"trained for 15 frames": load_deblurrer(file),
               "trained for 7 frames, interpolated to 15": interpolated(given.other, store.frames)}
     lines = ["# Long and curved motion: 15 frames", "",
              f"Blind pPSNR in dB on {len(indices)} clips of unseen photos with paths of 6 to 16 px that bend by up to",
@@ -73,8 +73,8 @@ def main() -> None:
              "| model | mean | gain | frames 1 and 15 | gain |", "|---|---|---|---|---|"]
     row = summarise(trivial, trivial)
     lines.append(f"| repeat the blurry image | {row['ppsnr']:.2f} | | {row['ends']:.2f} | |")
-    for name, model in models.items():
-        row = summarise(evaluate_clips(model, store, indices, name=name), trivial)
+    for name, predict in models.items():
+        row = summarise(evaluate_clips(predict, store, indices, name=name), trivial)
         lines.append(f"| {name} | {row['ppsnr']:.2f} | {row['gain']:+.2f} | {row['ends']:.2f} | "
                      f"{row['gain_ends']:+.2f} |")
     write_text(OUT, "\n".join([*lines, ""]))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from hypercut_core.deblurring.objectives import OBJECTIVES
+from hypercut_core.deblurring.objectives import OBJECTIVES, Objective
 from hypercut_core.files import read_json, write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,8 +33,8 @@ def run_seed(seed: int, objectives: list[str]) -> dict[str, Any]:
 
     ws = Workspace(WORK / f"seed-{seed}")
     p = load(Path("params.yaml"), overrides=[f"seed={seed}"])
-    p = dataclasses.replace(p, objectives=tuple(objectives))
-    if not ws.clips.exists():
+    p = dataclasses.replace(p, objectives=tuple(cast(Objective, name) for name in objectives))
+    if not Path(ws.clips).exists():
         local.collect_footage(ws, p)
         local.synthesize_blur(ws, p)
     if not ws.encoder.exists():

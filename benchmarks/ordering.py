@@ -44,7 +44,7 @@ SHOWN = {"hit": "hit", "con3": "Con@3", "joint3": "Joint@3", "axis": "one axis"}
 def clips() -> ClipStore:
     """The demo's own clips."""
     ws, p = Workspace(WORK), load(Path("params.yaml"))
-    if not ws.clips.exists():
+    if not Path(ws.clips).exists():
         local.collect_footage(ws, p)
         local.synthesize_blur(ws, p)
     return ClipStore(ws.clips)
@@ -70,12 +70,13 @@ def learn(store: ClipStore, motion: torch.Tensor, name: str, seed: int, seconds:
     p = load(Path("params.yaml"))
     torch.manual_seed(seed)
     model = EncoderConfig(kind="hyperplane") if kind == "hyperplane" else dataclasses.replace(p.encoder.model)
-    encoder = build_encoder(model).to(memory_format=torch.channels_last)
+    encoder = build_encoder(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     training = p.encoder.training
     batches = ClipBatches(store, "train", training.batch, training.crop, seed, training.augmentation)
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=training.rate, weight_decay=training.weight_decay)
     batches(0)
-    spent, step, curve = 0.0, 0, []
+    spent, step = 0.0, 0
+    curve: list[dict[str, float]] = []
     while spent < seconds:
         start = time.process_time()
         sharp = batches(step).sharp

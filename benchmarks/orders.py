@@ -91,7 +91,7 @@ def place(seed: int, order: str) -> Workspace:
 def prepare(seed: int, order: str, p: Parameters) -> tuple[ClipStore, OrderTable | None, float]:
     """Clips of a seed, the order table, and the CPU-seconds that encoder (with its teacher) and table took."""
     ws = place(seed, order)
-    if not ws.clips.exists():
+    if not Path(ws.clips).exists():
         local.collect_footage(ws, p)
         local.synthesize_blur(ws, p)
     if not order:
@@ -178,7 +178,7 @@ def score_cell(store: ClipStore, orders: OrderTable | None, file: Path, per_clip
     arrays = {f"{label}_{key}": value for label, one in scores.items() for key, value in
               {"ppsnr": one.ppsnr, "agreement": one.agreement, "strength": one.odd_strength}.items()}
     per_clip.parent.mkdir(exist_ok=True, parents=True)
-    np.savez_compressed(per_clip, motion=motion, trivial=trivial.ppsnr, **arrays, **directions)
+    np.savez_compressed(per_clip, motion=motion, trivial=trivial.ppsnr, **arrays, **directions)  # type: ignore[arg-type]
     result: dict[str, Any] = {}
     for label, one in scores.items():
         summary = summarise(one, trivial)

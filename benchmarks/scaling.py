@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,12 @@ class Counted(LocalBytes):
         return super().read(key, offset, length)
 
 
+def read_all(store: ClipStore, draws: list[list[int]]) -> None:
+    """Crops at (clip, top, left)."""
+    for clip, top, left in draws:
+        store.read_crop(clip, top, left, CROP, CROP)
+
+
 def clip_figures(folder: Path, rounds: int) -> dict[str, Any]:
     """Reading and making clips of 720p."""
     from components.storage.clip_bytes import GAP
@@ -139,7 +146,7 @@ def clip_figures(folder: Path, rounds: int) -> dict[str, Any]:
         source.reads = source.bytes = 0
         for _ in range(rounds):
             draws = rng.integers(0, (len(clips), HEIGHT - CROP + 1, WIDTH - CROP + 1), (16, 3)).tolist()
-            times.append(spent(lambda s=store, d=draws: [s.read_crop(*draw, CROP, CROP) for draw in d]) / 16)
+            times.append(spent(partial(read_all, store, draws)) / 16)
         figures[name] = {"cpu_seconds": statistics.median(times), "reads": source.reads / rounds / 16,
                          "bytes": source.bytes / rounds / 16}
     paired = as_files(clips[0], folder / "png")
@@ -312,6 +319,12 @@ def sizes(m: dict[str, Any]) -> list[str]:
     def line(what: str, figure: Callable[[int], str]) -> None:
         lines.append(f"| {what} | " + " | ".join(figure(clips) for clips in CLIPS.values()) + " |")
 
+    def epoch(rate: float, n: int) -> str:
+        return duration(n / rate)
+
+    def traffic(rate: float, n: int) -> str:
+        return f"{rate * m['s3']['bytes'] / 1e9:.2f} GB/s; {rate * m['s3']['reads']:,.0f}/s"
+
     line("store", lambda n: f"{n * m['clip_bytes'] / 1e12:.2f} TB")
     line("objects (shards)", lambda n: f"{-(-n // shard['clips']):,}")
     line("importing it, 64 cores", lambda n: duration(n * m["import_seconds"] / 64))
@@ -324,10 +337,10 @@ def sizes(m: dict[str, Any]) -> list[str]:
     line("shards' indexes, if all were kept",
          lambda n: f"{-(-n // shard['clips']) * shard['index_bytes'] / 1e9:.2f} GB")
     for count, rate in rates.items():
-        line(f"epoch on {count} GPU{'s' * (count > 1)}", lambda n, r=rate: duration(n / r))
+        line(f"epoch on {count} GPU{'s' * (count > 1)}", partial(epoch, rate))
     for count, rate in rates.items():
         line(f"reading for {count} GPU{'s' * (count > 1)}: disk or network; S3 requests",
-             lambda n, r=rate: f"{r * m['s3']['bytes'] / 1e9:.2f} GB/s; {r * m['s3']['reads']:,.0f}/s")
+             partial(traffic, rate))
     line("a checkpoint, default; large", lambda n: f"{small.checkpoint_bytes() / 1e6:.0f} MB; "
                                                    f"{large.checkpoint_bytes() / 1e6:,.0f} MB")
     line("checkpoint traffic at one in 20 s", lambda n: f"{small.checkpoint_bytes() / 20e6:.1f}; "
