@@ -12,7 +12,8 @@ the pace being that of the shot (`evidence.Pace`). The middle frame M, moved alo
 
 * Where the picture goes by less than `CALM[0]` px an exposure the second answer is taken alone;
 * where it goes by more than `CALM[1]`, the model's even part stays, and of the odd part, which has the direction, up to
-  `MOST` is the second answer's: the more of the change from frame to frame F explains, the more;
+  `MOST` is the second answer's: the more of the change from frame to frame F explains, the more.
+  No pixel leaves what the model's frame and the moved one span;
 * in between, in between.
 
 Weights were chosen on made videos of photos of "val" and "train" (benchmarks/results/blurry_video_ways.md).
@@ -114,13 +115,16 @@ def _pairs(sharp: np.ndarray, middle: Tensor, lift: Tensor, motion: Motion, taus
     """The frames k and T - 1 - k together, as their even and odd parts need each other: (1, 3, H, W) in 0..255."""
     for k in range((len(taus) + 1) // 2):
         first, last = _planes(sharp[k]), _planes(sharp[-1 - k])
-        moved, moved_last = (warp(middle, -tau * motion.flow) + lift for tau in (taus[k], taus[-1 - k]))
-        even, moved_even = (first + last) / 2, (moved + moved_last) / 2
-        odd = torch.lerp(first - even, moved - moved_even, motion.trust)
-        mix = torch.lerp(moved_even, even, motion.model)
-        turn = torch.lerp(moved - moved_even, odd, motion.model)
-        yield k, mix + turn
-        yield len(taus) - 1 - k, mix - turn
+        moved, moved_last = (warp(middle, -tau * motion.flow) for tau in (taus[k], taus[-1 - k]))
+        even = (first + last) / 2
+        odd = torch.lerp(first - even, (moved - moved_last) / 2, motion.trust)
+        yield k, torch.lerp(moved + lift, _between(even + odd, first, moved), motion.model)
+        yield len(taus) - 1 - k, torch.lerp(moved_last + lift, _between(even - odd, last, moved_last), motion.model)
+
+
+def _between(frame: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """No pixel outside what two answers span: the even part of little motion with the odd part of much makes ghosts."""
+    return torch.minimum(torch.maximum(frame, torch.minimum(one, other)), torch.maximum(one, other))
 
 
 def _planes(image: np.ndarray) -> Tensor:

@@ -139,6 +139,18 @@ def test_the_reverse_of_everything_gives_the_reverse(seed: int, count: int, scal
     assert np.abs(mixed(made, blur(made), model).astype(int) - made).max() <= 1
 
 
+def test_too_much_motion_makes_no_ghosts() -> None:
+    """A dark bar that a model leaves where it is, and a flow of 30 px: nothing becomes brighter than the background."""
+    photo = np.full((96, 128, 3), 200, np.uint8)
+    photo[:, 60:70] = 20
+    flow = torch.zeros(1, 2, 96, 128)
+    flow[:, 0] = 30.0
+    everywhere = torch.ones(1, 1, 96, 128)
+    made = mixed(np.repeat(photo[None], T, 0), photo, Motion(flow, everywhere, MOST * everywhere, 30.0))
+    assert (made.min(), made.max()) == (20, 200)
+    assert (made[0] != made[-1]).any()
+
+
 def test_the_shutter_is_open_for_as_long_as_the_pace_says() -> None:
     assert exposed_share(7, 7 / 6) == pytest.approx(1.0)  # from first to last frame are six sevenths of an exposure
     assert exposed_share(7, 14 / 6) == pytest.approx(0.5)
