@@ -3,7 +3,8 @@
 Two criteria, both without scale, smaller is better:
 
 ``motion`` (the default)
-    With the right c the frames show one scene that moves. Between the frames before and after each frame,
+    With the right c the frames show one scene that moves. Between two frames, two and three sevenths of the exposure
+    before and after an instant (nearer ones show too little motion to tell ghosts from errors of the flow),
 
         mean_windows log( |L_b(x + flow) - L_a(x)|^2 / |L_b - L_a|^2 + 1e-3 )          in log light,
 
@@ -22,7 +23,7 @@ Only the liveliest part of a large image is looked at, and its luma alone where 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -44,6 +45,7 @@ WINDOW = 5  # px, over which errors are averaged before the logarithm
 BORDER = 8  # px at the border that are not looked at: what moves there comes from outside
 PART = 128  # px, largest side of what is looked at
 TV_WEIGHT = 0.2
+SPANS = (2 / 7, 3 / 7)  # from an instant to the frames before and after it, of the exposure
 
 
 def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response: str = "srgb",
@@ -70,8 +72,7 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
     if counts.shape[2] == 1:  # a grey sensor's events are those of the luma
         shares = torch.tensor(LUMA, dtype=blurry.dtype, device=blurry.device).view(1, 3, 1, 1)
         blurry = from_linear((to_linear(blurry, response) * shares).sum(1, keepdim=True), response)
-    middles = range(1, counts.shape[1] - 1) if frame is None else [min(max(frame, 1), counts.shape[1] - 2)]
-    near = torch.tensor([[k - 1, k, k + 1] for k in middles])
+    near = _near(counts.shape[1], SPANS if criterion == "motion" else (0.0,), frame)
     measure = _motion if criterion == "motion" else _pan
 
     @torch.no_grad()
@@ -84,6 +85,15 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
     tried = [score(low + k * gap) for k in range(COARSE)]
     best = low + tried.index(min(tried)) * gap
     return math.exp(fibonacci_search(score, max(low, best - gap), min(high, best + gap), STEPS))
+
+
+def _near(count: int, spans: Sequence[float], frame: int | None) -> Tensor:
+    """Instants before, at and after, (triples, 3), of all `count` instants or as near to `frame` as it goes."""
+    found = []
+    for step in sorted({min(max(1, round(span * count)), (count - 1) // 2) for span in spans}):
+        middles = range(step, count - step) if frame is None else [min(max(frame, step), count - 1 - step)]
+        found += [[k - step, k, k + step] for k in middles]
+    return torch.tensor(found)
 
 
 def find_frame_thresholds(blurry: Tensor, counts: Tensor, dark: float = 0.02, response: str = "srgb",
