@@ -9,7 +9,8 @@ Two criteria, both without scale, smaller is better:
         mean_windows log( |L_b(x + flow) - L_a(x)|^2 / |L_b - L_a|^2 + 1e-3 )          in log light,
 
     with the optical flow of the very frames that c gives. A wrong c leaves ghosts in the frames that do not move
-    with them. Own to this program; about 1 % off in the median, within 2 % on about nine clips of ten.
+    with them. Own to this program; 0.9 % off in the median, within 2 % on eight clips of ten, at most
+    6 % off (benchmarks/results/events.md); with less than an event a pixel on two of three.
 ``pan``
     0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): the energy of Pan et al. 2019 as it is described,
     with the correlation as a cosine. On textured scenes it has its minimum far from the true c
