@@ -151,7 +151,7 @@ def png_ways(clips: list[np.ndarray], folder: Path) -> Iterator[Way]:
 
     def opencv(clip: int, top: int, left: int) -> np.ndarray:
         frames = [cv2.imread(str(folder / f"{clip}_{t}.png")) for t in range(SHARP + 1)]
-        return np.stack([frame[top:top + CROP, left:left + CROP, ::-1] for frame in frames if frame is not None])
+        return np.stack([frame[top:top + CROP, left:left + CROP, ::-1] for frame in frames])  # type: ignore[index]
 
     def pillow(clip: int, top: int, left: int) -> np.ndarray:
         parts = []

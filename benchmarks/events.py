@@ -153,7 +153,8 @@ def markdown(found: dict[str, Any]) -> str:
     clips = {part: found[part]["clips"] for part in found}
     lines = ["# The event integral", "",
              "Built-in clips of the test photos, 96 px, 7 frames, motion of 5 to 14 px; events simulated from the",
-             "sharp frames. Made by `python -m benchmarks.events`.", "",
+             "sharp frames. Made by `python -m benchmarks.events`, parts with another number of clips by",
+             "`--only PART --clips N`.", "",
              f"## Known c, no noise: {clips['known_c']} clips", "",
              "| sensor | between events | worst frame, worst clip, dB | worst frame, median clip, dB |"
              " clips with 40 dB on every frame | blurry image, dB | direction right |",

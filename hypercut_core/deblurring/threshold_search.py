@@ -9,8 +9,8 @@ Two criteria, both without scale, smaller is better:
         mean_windows log( |L_b(x + flow) - L_a(x)|^2 / |L_b - L_a|^2 + 1e-3 )          in log light,
 
     with the optical flow of the very frames that c gives. A wrong c leaves ghosts in the frames that do not move
-    with them. Own to this program; 0.9 % off in the median, within 2 % on eight clips of ten, at most
-    6 % off (benchmarks/results/events.md); with less than an event a pixel on two of three.
+    with them. Own to this program; 0.9 % off in the median and within 2 % on eight test clips of ten,
+    at most 6 % off (benchmarks/results/events.md); 10 % was seen on other photos.
 ``pan``
     0.2 TV(L) / TV(B) - corr(edges of L, event-edge map): the energy of Pan et al. 2019 as it is described,
     with the correlation as a cosine. On textured scenes it has its minimum far from the true c
@@ -56,7 +56,8 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
     Args:
         blurry: (1, 3, H, W) encoded values in [0, 1].
         counts: (1, N, C, H, W) from `EventIntegral.counts`.
-        frame: an instant 0..N-1 for which alone c is sought; None: one c for all.
+        frame: an instant 0..N-1 for which alone c is sought, from triples round it or as near as they fit into the
+            exposure: the first instants share one c, and so do the last. None: one c for all.
 
     Raises:
         BadParameters: no events, too small an image, or an unknown criterion.
@@ -73,7 +74,7 @@ def find_threshold(blurry: Tensor, counts: Tensor, dark: float = 0.02, response:
     if counts.shape[2] == 1:  # a grey sensor's events are those of the luma
         shares = torch.tensor(LUMA, dtype=blurry.dtype, device=blurry.device).view(1, 3, 1, 1)
         blurry = from_linear((to_linear(blurry, response) * shares).sum(1, keepdim=True), response)
-    near = _near(counts.shape[1], SPANS if criterion == "motion" else (0.0,), frame)
+    near = _near(counts.shape[1], SPANS if criterion == "motion" else (1 / counts.shape[1],), frame)
     measure = _motion if criterion == "motion" else _pan
 
     @torch.no_grad()
