@@ -1,4 +1,4 @@
-"""Batches of clips for training: random crops, the eight flips and transposes, time reversal.
+"""Batches of clips for training: random crops, the eight flips and transposes, time reversal, lack of focus.
 
 Nothing here has a state: batch `step` of seed `seed` is always the same, so a training that
 resumes at step n needs only n.
@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypercut_core.clips.defocus import out_of_focus
 from hypercut_core.clips.dihedral import DIHEDRAL
 from hypercut_core.clips.store import ClipStore
-from hypercut_core.errors import BadClipStore
+from hypercut_core.errors import BadClipStore, BadParameters
+
+DEFOCUS_MIN, DEFOCUS_MAX = 0.3, 100.0  # px; less is not seen
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Augmentation:
     flips: bool = True  # mirror left-right and up-down, each at even odds
     transposes: bool = True  # swap height and width at even odds
     time_reversal: bool = True  # reverse the sharp frames at even odds; the blurry image stays
+    defocus: float = 0.0  # share of the clips that are put out of focus, blurry image and sharp frames alike
+    defocus_px: float = 4.0  # most defocus, as the standard deviation of a Gaussian, px
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class ClipBatches:
 
     Raises:
         BadClipStore: the split is empty, or its clips are smaller than `crop` or of several sizes.
+        BadParameters: a defocus out of range.
     """
 
     def __init__(self, store: ClipStore, split: str, batch: int, crop: int, seed: int,
@@ -106,6 +112,10 @@ class ClipBatches:
         turned = 1 - 2 * backward.reshape(-1, *[1] * (known.ndim - 1))
         direction = torch.from_numpy((known * turned).astype(np.float32))
         values = torch.from_numpy(pixels).to(self.device).float().div_(255)
+        for k, sigma in enumerate(self._sigmas(step)[part].tolist()):
+            if sigma:  # one by one: the parts of a batch put together must be the whole to the last bit
+                response = self.store.records[int(self.clips[at[k]])].response
+                values[k] = out_of_focus(values[k], sigma, response)
         return Batch(values[:, 0], values[:, 1:], direction.to(self.device), self.clips[at], part)
 
     def _draw(self, step: int, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -117,6 +127,12 @@ class ClipBatches:
         codes = self._codes(rng, square=height == width)
         backward = rng.integers(0, 2, self.batch) * self.augmentation.time_reversal
         return at[part], corners[part], codes[part], backward[part]
+
+    def _sigmas(self, step: int) -> np.ndarray:
+        """Defocus of each clip of a batch, float64 [batch], px; 0 leaves it as it is."""
+        rng = np.random.default_rng([self.seed, 3, step])
+        spread = rng.uniform(DEFOCUS_MIN, self.augmentation.defocus_px, self.batch)
+        return spread * (rng.random(self.batch) < self.augmentation.defocus)
 
     def _crop_size(self) -> tuple[int, int]:
         return (self.crop, self.crop) if self.crop else tuple(self.sizes[0].tolist())
@@ -162,6 +178,11 @@ class ClipBatches:
         if not self.crop and (self.sizes != self.sizes[0]).any():
             raise BadClipStore("whole clips were asked for (crop 0) and they are of several sizes",
                                where=self.store.path, remedy="set the training's crop above 0")
+        share, most = self.augmentation.defocus, self.augmentation.defocus_px
+        if not 0 <= share <= 1 or not DEFOCUS_MIN <= most <= DEFOCUS_MAX:
+            raise BadParameters(f"defocus {share:g} and defocus_px {most:g} do not fit", where="training.augmentation",
+                                remedy="set defocus to a share, 0 to 1, and defocus_px to a length, "
+                                       f"{DEFOCUS_MIN} to {DEFOCUS_MAX:g} px")
         if directions is not None and directions.shape[:2] != (len(self.clips), DIHEDRAL):
             raise BadClipStore(f"directions are {list(directions.shape)}, [{len(self.clips)}, {DIHEDRAL}] "
                                f"expected for split '{split}'", where=self.store.path,

@@ -9,10 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hypercut_core.blur.exposure import RESPONSES, ExposureConfig, expose, from_linear, to_linear
 from hypercut_core.clips.dataset import Augmentation, Batch, ClipBatches, sample_indices
+from hypercut_core.clips.defocus import out_of_focus
 from hypercut_core.clips.dihedral import apply_dihedral
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter, Packing
-from hypercut_core.errors import BadClipStore
+from hypercut_core.errors import BadClipStore, BadParameters
 
 STILL = Augmentation(flips=False, transposes=False, time_reversal=False)
 T = 3
@@ -126,6 +128,67 @@ def test_every_sample_is_one_crop_of_its_clip(store: ClipStore, augmentation: Au
                and (augmentation.transposes or not code & 4)}
     assert codes == allowed
     assert reversals == ({False, True} if augmentation.time_reversal else {False})
+
+
+# --- out of focus
+
+def test_without_defocus_nothing_else_is_drawn_anew(square: ClipStore):
+    """Clips that stay as they are have the crop, transform and direction that they had without defocus."""
+    plain = ClipBatches(square, "train", 20, 11, 3)
+    some = ClipBatches(square, "train", 20, 11, 3, Augmentation(defocus=0.5))
+    kept = []
+    for step in range(5):
+        before, after = plain(step), some(step)
+        alike = [torch.equal(before.sharp[k], after.sharp[k]) for k in range(20)]
+        assert alike == [torch.equal(before.blurry[k], after.blurry[k]) for k in range(20)]
+        kept += alike
+    assert 0.3 < np.mean(kept) < 0.7
+
+
+def test_parts_of_a_batch_out_of_focus_are_the_whole(square: ClipStore):
+    batches = ClipBatches(square, "train", 10, 11, 3, Augmentation(defocus=0.7))
+    whole, first, last = batches(4), batches(4, range(4)), batches(4, range(4, 10))
+    assert torch.equal(torch.cat([first.sharp, last.sharp]), whole.sharp)
+    assert torch.equal(torch.cat([first.blurry, last.blurry]), whole.blurry)
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_a_clip_out_of_focus_is_still_the_mean_of_its_frames(tmp_path: Path, response: str):
+    """G(mean x_k) = mean G(x_k) in the clip's own light, up to what its 8 bits had lost."""
+    frames = np.random.default_rng(0).integers(0, 256, (T, 24, 24, 3), dtype=np.uint8)
+    blurry = expose(frames, ExposureConfig(response), np.random.default_rng(0))
+    with ClipStoreWriter(tmp_path / "clips", T) as writer:
+        writer.add(np.concatenate([blurry[None], frames]), clip_id="0", source="0", split="train", category="c",
+                   motion=1.0, response=response)
+    store = ClipStore(tmp_path / "clips")
+    batch = ClipBatches(store, "train", 4, 16, 0, Augmentation(defocus=1.0))(0)
+    crisp = ClipBatches(store, "train", 4, 16, 0)(0)
+    mean = from_linear(to_linear(batch.sharp, response).mean(1), response)
+    assert (mean - batch.blurry).abs().max() < 1 / 255
+    assert (batch.sharp.diff(dim=-1).abs().mean((1, 2, 3, 4)) < crisp.sharp.diff(dim=-1).abs().mean((1, 2, 3, 4))).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sigma=st.floats(0.3, 6), height=st.integers(4, 40), width=st.integers(4, 40), level=st.floats(0, 1))
+def test_defocus_spreads_light_as_far_as_it_says(sigma: float, height: int, width: int, level: float):
+    """A flat image stays; a point becomes a spot of that width whose light is the same."""
+    flat = torch.full((2, 3, height, width), level, dtype=torch.float64)
+    torch.testing.assert_close(out_of_focus(flat, sigma), flat, atol=1e-6, rtol=0)
+    point = torch.zeros(1, 1, 61, 61, dtype=torch.float64)
+    point[..., 30, 30] = 1
+    spot = out_of_focus(point, sigma, "none")[0, 0]
+    assert float(spot.sum()) == pytest.approx(1, abs=1e-9)
+    x = torch.arange(61, dtype=torch.float64) - 30
+    variance = float((spot.sum(0) * x**2).sum())
+    if sigma >= 1:  # below, the pixels are too coarse for the Gaussian
+        assert variance == pytest.approx(sigma**2, rel=0.05)
+    torch.testing.assert_close(spot, spot.flip(0), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("share", "most"), [(-0.1, 2.0), (1.1, 2.0), (0.5, 0.0), (0.5, 1e9), (float("nan"), 2.0)])
+def test_a_senseless_defocus_is_refused(square: ClipStore, share: float, most: float):
+    with pytest.raises(BadParameters, match="defocus"):
+        ClipBatches(square, "train", 5, 8, 0, Augmentation(defocus=share, defocus_px=most))
 
 
 def test_crops_reach_every_corner(square: ClipStore):
