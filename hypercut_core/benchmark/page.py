@@ -13,7 +13,7 @@ import numpy as np
 from hypercut_core.benchmark.curves import Learned
 from hypercut_core.benchmark.learning import learning_curves
 from hypercut_core.benchmark.quoted import NOTE, QUOTED, QUOTED_COST
-from hypercut_core.benchmark.table import Line, cost_lines, groups, number, spread
+from hypercut_core.benchmark.table import SOURCES_NOTE, Line, cost_lines, groups, number, source_tables, spread
 from hypercut_core.evaluation import charts, films
 from hypercut_core.evaluation.charts import SERIES, Series
 from hypercut_core.evaluation.page import page
@@ -51,6 +51,7 @@ def render(lines: Sequence[Line], data: Mapping[str, Any], shown: Sequence[Shown
     """The page; every text from outside is escaped."""
     about = data["about"]
     sections = [("models", "Models", _models(lines)), ("frames", "Frame by frame", _frames(lines)),
+                ("sources", "By source", _sources(lines)),
                 ("learning", "Learning curves", learning_curves(learned)),
                 ("films", "The same clips by every model", _films(shown, int(about["frames"]))),
                 ("cost", "What it costs", _cost(lines, about)), ("quoted", "Quoted from the papers", _quoted()),
@@ -123,6 +124,14 @@ def _frames(lines: Sequence[Line]) -> str:
         parts.append(f'<h3>{escape(title)}</h3><div class="pair">{figures}</div>'
                      f"<details><summary>The numbers</summary>{numbers}</details>")
     return "".join(parts)
+
+
+def _sources(lines: Sequence[Line]) -> str:
+    found = source_tables(lines)
+    tables = "".join(table(heads, [[escape(cell).replace("-", "−") if place else escape(cell)
+                                    for place, cell in enumerate(row)] for row in rows], title)
+                     for title, heads, rows in found)
+    return f"<p>{SOURCES_NOTE}</p>{tables}" if found else ""
 
 
 def _chart(first: Sequence[Curve], others: Sequence[Curve]) -> str:

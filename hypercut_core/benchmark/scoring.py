@@ -47,7 +47,7 @@ def score_row(row: Row, model: Path | None, job: Job) -> tuple[list[dict[str, An
     for way, views in _ways(row, model, store.frames):
         scores = evaluate_clips(None, store, indices, directions=directions, given=way.predict,
                                 name=f"{row.name} ({way.protocol})")
-        summary = summarise(scores, trivial)
+        summary = summarise(scores, trivial) | {"sources": by_source(store, scores, trivial)}
         found.append({"protocol": way.protocol, "views": views, **summary})
         if job.budget.films:
             label = f"{way.protocol}, {views}" if views else way.protocol
@@ -64,6 +64,19 @@ def scored_clips(store: ClipStore, split: str, most: int) -> np.ndarray:
     if 0 < most < len(indices):
         indices = indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
     return indices
+
+
+def by_source(store: ClipStore, scores: ClipScores, trivial: ClipScores) -> dict[str, dict[str, float]]:
+    """Source -> number of its clips, pPSNR, and gain of the mean and of the ends above `trivial`, dB; in the order of
+    the store."""
+    sources = [store.records[int(index)].source for index in scores.indices]
+    found = {}
+    for source in dict.fromkeys(sources):
+        mine = np.array([one == source for one in sources])
+        gain = scores.ppsnr[mine].mean(0) - trivial.ppsnr[mine].mean(0)
+        found[source] = {"clips": int(mine.sum()), "ppsnr": float(scores.ppsnr[mine].mean()),
+                         "gain": float(gain.mean()), "gain_ends": float(gain[[0, -1]].mean())}
+    return found
 
 
 def shown_places(clips: int, films: int) -> np.ndarray:

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hypercut_core.benchmark.quoted import NOTE, QUOTED, QUOTED_COST
+from hypercut_core.benchmark.rows import REPEAT
 from hypercut_core.evaluation.protocol_names import BLIND
 
 if TYPE_CHECKING:
     from hypercut_core.benchmark.curves import Learned
 
+SOURCES = 12  # sources that are shown by themselves
+SOURCES_NOTE = "Gain over repeating the blurry image, dB: mean / first and last frame."
 FIGURES = ("ppsnr", "ends", "middle", "pssim", "reblur", "gain", "gain_ends", "odd_strength")
 
 
@@ -31,6 +34,7 @@ class Line:
     samples: list[int] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)  # of the training
     cost: dict[str, float] = field(default_factory=dict)
+    sources: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # name -> clips, ppsnr, gain, gain_ends
 
     @property
     def name(self) -> str:
@@ -66,6 +70,9 @@ def gather(results: Sequence[Mapping[str, Any]], costs: Mapping[tuple[str, str],
             for figure, value in {**{name: one.get(name) for name in FIGURES}, **learned}.items():
                 if value is not None:
                     line.figures.setdefault(figure, []).append(value)
+            for source, one_source in one.get("sources", {}).items():
+                for figure, value in one_source.items():
+                    line.sources.setdefault(source, {}).setdefault(figure, []).append(value)
             if "samples" in result:
                 line.samples.append(result["samples"])
                 line.cpu_seconds.append(result["cpu_seconds"])
@@ -106,6 +113,10 @@ def markdown(data: Mapping[str, Any], lines: Sequence[Line]) -> str:
     parts = [f"# Models side by side\n\n{about['sentence']}"]
     for title, group in groups(lines):
         parts.append(f"## {title}\n\n" + _quality(group))
+    for title, heads, rows in source_tables(lines):
+        parts.append(f"## {title}\n\n{SOURCES_NOTE}\n\n" + _table([" ".join(head).strip().replace("|", "\\|") for head in heads],
+                                                                        [[cell.replace("|", "\\|") for cell in row]
+                                                                         for row in rows]))
     parts.append("## Cost\n\n" + _costs(lines, about) + "\n\n" + _trainings(lines))
     order = ", ".join(f"{key} {spread(values, 1, 100)} %" for key, values in data["encoder"].items())
     if order:
@@ -144,6 +155,30 @@ def _quality(lines: Sequence[Line]) -> str:
              spread(line.figures.get("reblur"), 1), *(f"{value:.2f}" for value in line.mean_frames())]
             for line in lines]
     return _table(heads, rows)
+
+
+def source_tables(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, str]], list[list[str]]]]:
+    """Title, heads (name, unit) and rows of the gain by source, for each group of lines that has it: first
+    what repeating the blurry image reaches, then mean gain / gain of the ends. Of many sources those with most clips.
+    """
+    found = []
+    for title, group in groups(lines):
+        told = [line for line in group if line.sources and line.model != REPEAT]
+        if not told or len(told[0].sources) < 2:
+            continue
+        clips = {name: max(figures["clips"]) for name, figures in told[0].sources.items()}
+        names = sorted(clips, key=lambda name: -clips[name])[:SOURCES]
+        heads = [("Source", ""), ("Clips", ""), ("Repeat,", "dB"), *((line.name, "") for line in told)]
+        first = told[0].sources
+        rows = [[name, f"{clips[name]:,.0f}",
+                 f"{statistics.fmean(first[name]['ppsnr']) - statistics.fmean(first[name]['gain']):.2f}",
+                 *(_gains(line.sources.get(name)) for line in told)] for name in names]
+        found.append((f"By source. {title}", heads, rows))
+    return found
+
+
+def _gains(figures: Mapping[str, Sequence[float]] | None) -> str:
+    return f"{spread(figures['gain'])} / {spread(figures['gain_ends'])}" if figures else "–"
 
 
 def cost_lines(lines: Sequence[Line]) -> list[Line]:
