@@ -114,9 +114,7 @@ def markdown(data: Mapping[str, Any], lines: Sequence[Line]) -> str:
     for title, group in groups(lines):
         parts.append(f"## {title}\n\n" + _quality(group))
     for title, heads, rows in source_tables(lines):
-        parts.append(f"## {title}\n\n{SOURCES_NOTE}\n\n" + _table([" ".join(head).strip().replace("|", "\\|") for head in heads],
-                                                                        [[cell.replace("|", "\\|") for cell in row]
-                                                                         for row in rows]))
+        parts.append(f"## {title}\n\n{SOURCES_NOTE}\n\n" + _table([" ".join(head).strip() for head in heads], rows))
     parts.append("## Cost\n\n" + _costs(lines, about) + "\n\n" + _trainings(lines))
     order = ", ".join(f"{key} {spread(values, 1, 100)} %" for key, values in data["encoder"].items())
     if order:
@@ -170,7 +168,7 @@ def source_tables(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, str]
         names = sorted(clips, key=lambda name: -clips[name])[:SOURCES]
         heads = [("Source", ""), ("Clips", ""), ("Repeat,", "dB"), *((line.name, "") for line in told)]
         first = told[0].sources
-        rows = [[name, f"{clips[name]:,.0f}",
+        rows = [[name.replace("|", "/"), f"{clips[name]:,.0f}",
                  f"{statistics.fmean(first[name]['ppsnr']) - statistics.fmean(first[name]['gain']):.2f}",
                  *(_gains(line.sources.get(name)) for line in told)] for name in names]
         found.append((f"By source. {title}", heads, rows))

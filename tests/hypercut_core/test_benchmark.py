@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,15 @@ from hypercut_core.benchmark.cost import count_cost, measure_cost
 from hypercut_core.benchmark.page import Shown, headline, render
 from hypercut_core.benchmark.quoted import QUOTED
 from hypercut_core.benchmark.rows import Shapes, chosen, known_rows, measured_views, parse_row
+from hypercut_core.benchmark.scoring import by_source
 from hypercut_core.benchmark.table import document, gather, groups, markdown, spread
+from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.cascade import CascadeConfig
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
 from hypercut_core.deblurring.peers import CascadeSettings, PeerSettings
 from hypercut_core.deblurring.recurrent import RecurrentConfig
 from hypercut_core.errors import BadParameters, HypercutError
+from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry, summarise
 
 ABOUT = {"sentence": "2 <clips>", "size": "64x64", "frames": 3}
 
@@ -117,6 +121,45 @@ def test_the_table_says_which_weights_a_training_went_on_from() -> None:
     assert f"guided/naive, seed 0: training went on from the weights of (sha256)</th><td>{'5f' * 32}" \
         in render(lines, data, [])
     assert "went on" not in render(lines, document(lines, ABOUT, {}, []), [])
+
+
+def test_gains_by_source_add_up_to_the_gain(tmp_path: Path) -> None:
+    """Each source is compared with its own clips' trivial answer; together, weighted, they are the whole."""
+    rng = np.random.default_rng(0)
+    with ClipStoreWriter(tmp_path / "clips", 3) as writer:
+        for number, source in enumerate(["b.mp4", "a.mp4", "b.mp4", "b.mp4"]):
+            clip = rng.integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+            clip[0] = clip[1:].mean(0)
+            writer.add(clip, clip_id=str(number), source=source, split="test", category="c", motion=1.0)
+    store = ClipStore(tmp_path / "clips")
+    trivial = evaluate_clips(repeat_blurry(3), store, store.indices("test"))
+    worse = evaluate_clips(lambda blurry: repeat_blurry(3)(blurry) * 0.9, store, store.indices("test"))
+    found = by_source(store, worse, trivial)
+    assert [(name, one["clips"]) for name, one in found.items()] == [("b.mp4", 3), ("a.mp4", 1)]
+    whole = summarise(worse, trivial)
+    for figure in ("ppsnr", "gain", "gain_ends"):
+        assert sum(one["clips"] * one[figure] for one in found.values()) / 4 == pytest.approx(whole[figure], abs=1e-9)
+    assert by_source(store, trivial, trivial)["a.mp4"]["gain"] == 0
+
+
+def test_the_table_shows_which_sources_gain() -> None:
+    def told(gain: float) -> dict[str, Any]:
+        return {"<i>|.mp4": {"clips": 3, "ppsnr": 30 + gain, "gain": gain, "gain_ends": 2 * gain},
+                "b.mp4": {"clips": 5, "ppsnr": 25.0, "gain": -1.0, "gain_ends": -2.0}}
+
+    results = [RESULTS[0], *(result("even_odd/naive", seed, {**figures("blind", 26.0), "sources": told(seed + 1.0)})
+                             for seed in (0, 1))]
+    lines = gather(results, COSTS)
+    data = document(lines, ABOUT, {}, [])
+    assert data["lines"][1]["sources"]["b.mp4"]["gain"] == [-1.0, -1.0]
+    text = markdown(data, lines)
+    assert "| Source | Clips | Repeat, dB | even_odd/naive |" in text
+    assert "| <i>/.mp4 | 3 | 30.00 | 1.50 ± 0.71 / 3.00 ± 1.41 |" in text
+    assert text.index("| b.mp4 | 5 |") < text.index("| <i>/.mp4 | 3 |")  # most clips first
+    html = render(lines, data, [])
+    assert "&lt;i&gt;/.mp4" in html
+    assert "<i>/" not in html
+    assert 'id="sources"' not in render(gather(RESULTS, COSTS), document([], ABOUT, {}, []), [])  # made before
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_comes_from_outside() -> None:
