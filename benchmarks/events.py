@@ -7,6 +7,8 @@ Events are simulated from the sharp frames of the test photos' clips (96 px, mot
 * with known c and no noise, the worst frame of each clip, dB, and in how many clips the direction is right, for each
   way to tell the light between two events (`event_levels.py`);
 * how far the c that is found lies from the true one, by the clip's events per pixel, for both criteria;
+* what limits the found c: the same with the optical flow of the true frames, with the light that a sensor of infinitely
+  small steps would tell, and with both;
 * quality against each kind of noise, with known c and with the c that is found;
 * CPU-seconds of one thread per megapixel and frame at 1280x720, 7 frames, with the search for c and without.
 
@@ -23,15 +25,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hypercut_core.blur.events import EventConfig, simulate_events
+from hypercut_core.blur.events import LUMA, EventConfig, simulate_events
+from hypercut_core.blur.exposure import to_linear
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
+from hypercut_core.deblurring import threshold_search
 from hypercut_core.deblurring.event_integral import EventIntegral, EventIntegralConfig, exposure_times
 from hypercut_core.deblurring.event_levels import Between
+from hypercut_core.deblurring.optical_flow import optical_flow
 from hypercut_core.deblurring.threshold_search import Criterion, find_threshold
 from hypercut_core.files import read_json, write_json, write_text
 from hypercut_core.progress import Progress
@@ -45,6 +51,10 @@ CAMERAS = {"colour, c 0.05": EventConfig(threshold=0.05, colour=True), "colour, 
            "colour, c 0.2": EventConfig(threshold=0.2, colour=True), "grey, c 0.05": EventConfig(threshold=0.05),
            "grey, c 0.2": EventConfig(threshold=0.2)}
 LIVELY = (0, 1, 3, 1000)  # events per pixel: the classes in which errors of c are told
+LIMITED = ("colour, c 0.1", "colour, c 0.2", "grey, c 0.2")
+GIVEN = ("events", "true flow", "exact light", "both")
+LIMITS_SAID = ("True flow: the optical flow of the true frames in place of that of the found ones. Exact light: the",
+               "change of light in place of whole events, as a sensor of infinitely small steps would tell it.")
 NOISE: dict[str, tuple[float, ...]] = {"noise_rate": (0, 1, 5, 20, 100, 500), "spread": (0, 0.03, 0.1, 0.3),
                                        "refractory": (0, 1e-4, 1e-3, 3e-3)}
 NOISE_CLIPS = 6
@@ -106,6 +116,40 @@ def recovered_c(clips: list[np.ndarray]) -> list[dict[str, Any]]:
                 rows.append({"camera": name, "events_per_pixel": seen.rate, **ratio})
             progress.advance()
     return rows
+
+
+def limits_of_c(clips: list[np.ndarray]) -> list[dict[str, Any]]:
+    """One row per camera, clip and what is given: found c over true c."""
+    rows: list[dict[str, Any]] = []
+    with Progress("what limits c", len(LIMITED) * len(clips)) as progress:
+        for name, frames in itertools.product(LIMITED, clips):
+            seen, c = see(frames, CAMERAS[name]), CAMERAS[name].threshold
+            exact = exact_counts(seen, c)
+            true = true_flow(seen)
+            for given, counts, flow in (("events", seen.counts, optical_flow), ("true flow", seen.counts, true),
+                                        ("exact light", exact, optical_flow), ("both", exact, true)):
+                with mock.patch.object(threshold_search, "optical_flow", flow):
+                    rows.append({"camera": name, "given": given,
+                                 "ratio": find_threshold(seen.blurry, counts) / c})
+            progress.advance()
+    return sorted(rows, key=lambda row: (LIMITED.index(row["camera"]), GIVEN.index(row["given"])))
+
+
+def exact_counts(seen: Seen, c: float) -> Tensor:
+    """The change of log light since the first instant in units of c, (1, 7, C, H, W), not rounded to whole steps."""
+    light = to_linear(seen.sharp)
+    if seen.counts.shape[2] == 1:
+        light = (light * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    levels = torch.log(light + EventConfig().dark) / c
+    return (levels - levels[:1])[None].to(seen.counts)
+
+
+def true_flow(seen: Seen) -> Callable[[Tensor, Tensor], Tensor]:
+    """In place of `optical_flow`: that between the true frames of the same instants, whatever frames it is given."""
+    near = threshold_search._near(7, threshold_search.SPANS, None)
+    true = seen.sharp.mean(1, keepdim=True)
+    flow = optical_flow(true[near[:, 0]], true[near[:, 2]])
+    return lambda before, after: flow
 
 
 def noise_curves(clips: list[np.ndarray]) -> list[dict[str, Any]]:
@@ -174,7 +218,14 @@ def markdown(found: dict[str, Any]) -> str:
         if mine:
             cells = [cell for criterion in CRITERIA for cell in _errors([row[criterion] for row in mine])]
             lines.append(f"| {name} | {low} to {high} | {len(mine)} | {' | '.join(cells)} |")
-    lines += ["", "## Quality against noise", "", *_note(found["noise"]),
+    lines += ["", f"## What limits the found c: {clips['limits']} clips", "", *_note(found["limits"]),
+              "| sensor | given | median | within 2 % | most | mean, with its sign |", "|---|---|---|---|---|---|"]
+    for key, group in itertools.groupby(found["limits"]["figures"], key=lambda row: (row["camera"], row["given"])):
+        ratios = [row["ratio"] for row in group]
+        median, within = _errors(ratios)
+        lines.append(f"| {' | '.join(key)} | {median} | {within} | {max(abs(one - 1) for one in ratios):.1%} | "
+                     f"{statistics.fmean(ratios) - 1:+.1%} |")
+    lines += ["", *LIMITS_SAID, "", "## Quality against noise", "", *_note(found["noise"]),
               f"Colour sensor, c 0.1, exposure 20 ms, {min(NOISE_CLIPS, clips['noise'])} clips, mean over frames.", "",
               "| noise | | known c, dB | found c, dB | direction right |", "|---|---|---|---|---|"]
     lines += [f"| {UNITS[row['kind']]} | {row['value']:g} | {row['known']:.1f} | {row['found']:.1f} | "
@@ -218,6 +269,7 @@ def main() -> None:
 
 PARTS: dict[str, Callable[[list[np.ndarray]], Any]] = {
     "known_c": known_c, "cpu_seconds": lambda clips: speed(clips[0]), "recovered_c": recovered_c,
+    "limits": limits_of_c,
     "noise": lambda clips: noise_curves(clips[:NOISE_CLIPS])}
 
 if __name__ == "__main__":
