@@ -5,7 +5,9 @@
 CLIPS is a clip store (`data/clips` of a workspace), MODEL a deblurrer of `hypercut benchmark`
 (`benchmark/rows/even_odd-hypercut_targets/seed-0/model.safetensors`) or of the pipeline; models of one name are seeds.
 Every clip is put out of focus by a Gaussian of each width, blurry image and sharp frames alike, and so stays the mean
-of its frames; what is told is the gain over repeating that blurry image. Prints a table, or writes it to FILE.
+of its frames; what is told is the gain over repeating that blurry image. Prints the table, and writes it with --into.
+--picture PNG shows the clips at 2 px that the first model does most harm to: the blurry image, the true first frame and
+that of the first model of each name.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from hypercut_core.benchmark.scoring import scored_clips
 from hypercut_core.benchmark.table import spread
@@ -28,6 +31,7 @@ from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry, sum
 from hypercut_core.files import write_text
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0, 4.0)  # px
+SHOWN_WIDTH, ROWS, SIDE, GAP, LABEL = 2.0, 3, 192, 4, 18
 
 
 class OutOfFocus:
@@ -73,6 +77,32 @@ def markdown(found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def picture(store: ClipStore, indices: np.ndarray, models: Mapping[str, Sequence[Path]]) -> Image.Image:
+    """Rows of clips under the names of their columns."""
+    clips = OutOfFocus(store, SHOWN_WIDTH)
+    loaded = {name: load_deblurrer(files[0]) for name, files in models.items()}
+    trivial, *scores = (evaluate_clips(model, clips, indices)
+                        for model in (repeat_blurry(store.frames), *loaded.values()))
+    worst = np.argsort(scores[0].ppsnr.mean(1) - trivial.ppsnr.mean(1))[:ROWS]
+    rows = []
+    for place in worst:
+        clip = clips.read(int(indices[place]))
+        blurry = torch.from_numpy(clip[:1]).permute(0, 3, 1, 2).float() / 255
+        with torch.inference_mode():
+            made = [model(blurry)[0, -1 if one.reversed[place] else 0] for model, one in
+                    zip(loaded.values(), scores, strict=True)]
+        tiles = [*clip[:2], *(frame.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy() for frame in made)]
+        rows.append([Image.fromarray(tile).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for tile in tiles])
+    sheet = Image.new("RGB", (len(rows[0]) * (SIDE + GAP) - GAP, LABEL + len(rows) * (SIDE + GAP) - GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, name in enumerate(["blurry, out of focus", "true first frame", *models]):
+        draw.text((column * (SIDE + GAP) + 4, 3), name, fill="black")
+    for row, tiles_of_row in enumerate(rows):
+        for column, tile in enumerate(tiles_of_row):
+            sheet.paste(tile, (column * (SIDE + GAP), LABEL + row * (SIDE + GAP)))
+    return sheet
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("clips", type=Path)
@@ -80,6 +110,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--most", type=int, default=48)
     parser.add_argument("--into", type=Path)
+    parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     models: dict[str, list[Path]] = {}
     for text in asked.models:
@@ -89,7 +120,10 @@ def main() -> None:
         models.setdefault(name, []).append(Path(file))
     torch.set_num_threads(1)
     store = ClipStore(asked.clips)
-    text = markdown(measure(store, scored_clips(store, asked.split, asked.most), models))
+    indices = scored_clips(store, asked.split, asked.most)
+    if asked.picture:
+        picture(store, indices, models).save(asked.picture)
+    text = markdown(measure(store, indices, models))
     if asked.into:
         write_text(asked.into, text)
     print(text, end="")
