@@ -182,11 +182,12 @@ class _Benchmark:
         from hypercut_core.clips.store import ClipStore
         from hypercut_core.files import read_json
         from hypercut_core.training.checkpoint import read_info
+        from hypercut_core.training.loop import training_facts
 
         folder = self.folder / f"seed-{seed}"
         encoder, figures = folder / "encoder.safetensors", folder / "encoder.json"
         settings = {"data": ClipStore(self.ws.clips).sha256, "seed": seed, "recolour": self.p.encoder.recolour,
-                    "training": json.loads(json.dumps(dataclasses.asdict(self.p.encoder.training)))}
+                    "training": json.loads(json.dumps(training_facts(self.p.encoder.training)))}
         card = read_info(encoder).get("card", {}) if encoder.is_file() else {}
         if {key: card.get(key) for key in settings} != settings:
             (folder / "orders.parquet").unlink(missing_ok=True)

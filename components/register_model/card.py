@@ -33,7 +33,7 @@ def model_card(model: Path, figures: Mapping[str, Any], config: RegisterConfig,
         f"model file sha256 `{figures['models'][name]['model_sha256'][:16]}`.",
         _training(info.get("card", {}), info.get("config", {})),
         _figures(figures, name),
-        _limits(figures, info.get("config", {})),
+        _limits(figures, info.get("config", {}), soft=bool(_defocus(info.get("card", {})))),
         _use(config.name, int(figures["frames"])),
         _origin(figures, provenance),
         "## Licence\nApache-2.0 for code and weights. Footage that you train on keeps its own licence: see "
@@ -68,11 +68,20 @@ def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
              ("steps", training.get("steps")), ("batch", training.get("batch")),
              ("crop, px", training.get("crop")), ("width", shape.get("width")),
              ("blocks", shape.get("blocks")), ("response curve of the blur", shape.get("response"))]
+    if soft := _defocus(card):
+        facts.append(("clips out of focus, share", f"{soft}, up to {training['augmentation'].get('defocus_px')} px"))
     begun = card.get("start")
     if isinstance(begun, Mapping):
         facts.append(("begun with the weights of", f"{begun.get('name')} (sha256 {str(begun.get('sha256'))[:16]})"))
     rows = [f"- {title}: {_short(value)}" for title, value in facts if value is not None]
     return "\n".join(["## What it was trained on", *(rows or ["- not recorded in the model file"])])
+
+
+def _defocus(card: Mapping[str, Any]) -> float:
+    """Share of the training clips that were put out of focus."""
+    training = card.get("training", {}) if isinstance(card.get("training"), Mapping) else {}
+    augmentation = training.get("augmentation", {})
+    return float(augmentation.get("defocus", 0)) if isinstance(augmentation, Mapping) else 0.0
 
 
 def _figures(figures: Mapping[str, Any], name: str) -> str:
@@ -90,10 +99,12 @@ def _figures(figures: Mapping[str, Any], name: str) -> str:
                       "and pSSIM take the better of the two directions of time, chosen once a clip."])
 
 
-def _limits(figures: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
+def _limits(figures: Mapping[str, Any], shape: Mapping[str, Any], soft: bool) -> str:
     worse = figures["models"][str(figures["default"])].get("worse_than_trivial")
     lines = ["- The direction of time cannot be told from blur: frames may run backwards (`--reverse`).",
-             "- Motion longer than in the training clips, defocus and low light were not measured.",
+             "- Motion longer than in the training clips and low light were not measured.",
+             "- Out of focus it was trained on clips put there by a Gaussian only." if soft else
+             "- It learned from clips as they were, none put out of focus: it may take a soft edge for a moving one.",
              "- It draws what is likely, not what was there: no evidence, no identification.",
              "- Parts that move independently may each run in their own direction."]
     if "predictor_width" in shape:

@@ -38,6 +38,7 @@ from components.train_deblurrer.ray_job_template import (
 )
 from hypercut_core.errors import MissingExtra, RayJobError
 from hypercut_core.files import atomic_file, file_sha256, read_json, write_text
+from hypercut_core.training.loop import training_facts
 
 if TYPE_CHECKING:
     from components.train_deblurrer.step import TrainDeblurrerConfig
@@ -68,7 +69,7 @@ def train_by_ray_job(store: str | Path, data: str, orders: Path, encoder: Path, 
     shared = shared_folders(form)
     room = _visible(work, shared, "--workspace")
     training = {"run": str(room), "data": data, "orders": file_sha256(orders), "encoder": file_sha256(encoder),
-                "model": asdict(config.model), "loss": asdict(config.loss), "training": asdict(config.training),
+                "model": asdict(config.model), "loss": asdict(config.loss), "training": training_facts(config.training),
                 "seed": seed}
     name = job_name(training, objective)
     folder = room / name

@@ -22,7 +22,7 @@ from hypercut_core.ordering.encoder import load_encoder
 from hypercut_core.ordering.labels import read_orders
 from hypercut_core.training.checkpoint_folder import forget_checkpoints
 from hypercut_core.training.execution import Execution
-from hypercut_core.training.loop import TrainingConfig, forget
+from hypercut_core.training.loop import TrainingConfig, forget, training_facts
 from hypercut_core.training.world import World
 
 
@@ -70,7 +70,7 @@ def train_deblurrer(store: str | Path, orders: Path, encoder: Path, config: Trai
     if config.kind != EVEN_ODD:
         figures["kind"] = config.kind
     save_deblurrer(out, model, {"objective": objective, "data": clips.sha256, "seed": seed,
-                                "loss": asdict(config.loss), "training": asdict(settings.training), **begun})
+                                "loss": asdict(config.loss), "training": training_facts(settings.training), **begun})
     write_json(metrics, figures)
     forget_checkpoints(open_checkpoints(place))
     forget(folder)

@@ -14,7 +14,7 @@ from hypercut_core.ordering.encoder import EncoderConfig, save_encoder
 from hypercut_core.ordering.training import fit_encoder, measure_encoder
 from hypercut_core.training.checkpoint_folder import forget_checkpoints
 from hypercut_core.training.execution import Execution
-from hypercut_core.training.loop import TrainingConfig, forget
+from hypercut_core.training.loop import TrainingConfig, forget, training_facts
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metr
                           teacher=teacher, execution=told[folder])
     figures = measure_encoder(encoder, clips, teacher)
     figures["parameters"] = sum(p.numel() for p in encoder.parameters())
-    save_encoder(out, encoder, {"data": clips.sha256, "seed": seed, "training": asdict(config.training),
+    save_encoder(out, encoder, {"data": clips.sha256, "seed": seed, "training": training_facts(config.training),
                                 "recolour": config.recolour, "objective": config.objective, "figures": figures,
                                 **({"teacher": asdict(config.teacher)} if teacher is not None else {})})
     write_json(metrics, figures)

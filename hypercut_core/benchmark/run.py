@@ -20,7 +20,7 @@ from hypercut_core.benchmark.rows import EVENT_INTEGRAL, REPEAT, Row, Shapes, pa
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.objectives import LossConfig
 from hypercut_core.files import file_sha256, read_json, write_json
-from hypercut_core.training.loop import TrainingConfig
+from hypercut_core.training.loop import TrainingConfig, training_facts
 
 if TYPE_CHECKING:
     from hypercut_core.training.execution import Execution
@@ -59,7 +59,7 @@ class Job:
         budget = (self.budget.samples, 0.0 if self.budget.samples else self.budget.seconds)
         facts = [self.row, self.seed, ClipStore(self.clips).sha256, file_sha256(self.orders), config,
                  self.shapes.rate(row.model, self.training.rate), self.shapes.peers.recurrent.stages,
-                 asdict(self.loss), asdict(replace(self.training, checkpoint_seconds=0.0, cache_mb=0)), budget,
+                 asdict(self.loss), training_facts(replace(self.training, checkpoint_seconds=0.0, cache_mb=0)), budget,
                  self.split, self.max_clips, self.budget.films, file_sha256(self.load) if self.load else "",
                  *([file_sha256(self.start)] if self.start else [])]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -145,7 +145,8 @@ def _measured_step(job: Job, row: Row) -> float:
     """A row's CPU-seconds of a step, measured once: every seed is given the same number of steps."""
     shape = json.dumps([job.row, ClipStore(job.clips).sha256, asdict(job.shapes.config(row.model)),
                         job.shapes.peers.recurrent.stages, job.training.batch, job.training.crop,
-                        job.training.threads, *(["from a start"] if job.start else [])], sort_keys=True)
+                        job.training.threads, *(["from a start"] if job.start else []),
+                        *(["out of focus"] if job.training.augmentation.defocus else [])], sort_keys=True)
     asked, file = hashlib.sha256(shape.encode()).hexdigest(), job.folder.parent / "step.json"
     if file.is_file() and (known := read_json(file)).get("of") == asked:
         return float(known["cpu_seconds"])

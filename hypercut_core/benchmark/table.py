@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypercut_core.benchmark.quoted import NOTE, QUOTED, QUOTED_COST
 from hypercut_core.benchmark.rows import REPEAT
-from hypercut_core.evaluation.protocol_names import BLIND
+from hypercut_core.evaluation.protocol_names import BLIND, labelled
 
 if TYPE_CHECKING:
     from hypercut_core.benchmark.curves import Learned
@@ -166,12 +166,14 @@ def source_tables(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, str]
             continue
         clips = {name: max(figures["clips"]) for name, figures in told[0].sources.items()}
         names = sorted(clips, key=lambda name: -clips[name])[:SOURCES]
-        heads = [("Source", ""), ("Clips", ""), ("Repeat,", "dB"), *((line.name, "") for line in told)]
+        heads = [("Source", ""), ("Clips", ""), ("Repeat,", "dB"),
+                 *((labelled(line.name, line.protocol), "") for line in told)]
         first = told[0].sources
         rows = [[name.replace("|", "/"), f"{clips[name]:,.0f}",
                  f"{statistics.fmean(first[name]['ppsnr']) - statistics.fmean(first[name]['gain']):.2f}",
                  *(_gains(line.sources.get(name)) for line in told)] for name in names]
-        found.append((f"By source. {title}", heads, rows))
+        which = f", the {SOURCES} of {len(clips)} with most clips" if len(clips) > SOURCES else ""
+        found.append((f"By source{which}. {title}", heads, rows))
     return found
 
 

@@ -130,7 +130,7 @@ class ClipBatches:
 
     def _sigmas(self, step: int) -> np.ndarray:
         """Defocus of each clip of a batch, float64 [batch], px; 0 leaves it as it is."""
-        rng = np.random.default_rng([self.seed, 3, step])
+        rng = np.random.default_rng([self.seed, 4, step])  # 3 is that of ordering/recolour.py
         spread = rng.uniform(DEFOCUS_MIN, self.augmentation.defocus_px, self.batch)
         return spread * (rng.random(self.batch) < self.augmentation.defocus)
 

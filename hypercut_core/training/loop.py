@@ -151,9 +151,19 @@ def forget(work: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
 
 
+def training_facts(config: TrainingConfig) -> dict[str, Any]:
+    """What a training is known by: an augmentation that came later is named only where it is on, so that models and
+    checkpoints from before are those of the same training."""
+    facts = asdict(config)
+    if not config.augmentation.defocus:
+        for key in ("defocus", "defocus_px"):
+            del facts["augmentation"][key]
+    return facts
+
+
 def _identity(config: TrainingConfig) -> dict[str, Any]:
     ignored = ("checkpoint_seconds", "cache_mb", "device")
-    return {key: value for key, value in asdict(config).items() if key not in ignored}
+    return {key: value for key, value in training_facts(config).items() if key not in ignored}
 
 
 class _Objective(nn.Module):

@@ -22,6 +22,7 @@ from components.register_model.gate import RegisterConfig, gate_metrics
 from components.register_model.registry import Registry
 from hypercut_core.errors import BadCheckpoint, RegistryError
 from hypercut_core.files import read_json, write_json
+from hypercut_core.training.checkpoint import read_tensors, save_tensors
 from tests.components.registry_fixtures import TEST_SET, alone, challenger, evaluation, scores, with_store
 
 pytest.importorskip("mlflow")
@@ -221,6 +222,13 @@ def test_model_card_says_what_was_measured(workspace: Path) -> None:
         assert text in card
     assert len(card) < 5000
     assert "evil" not in card
+    assert "none put out of focus" in card
+    tensors, info = read_tensors(model)
+    info["card"]["training"]["augmentation"] = {"defocus": 0.5, "defocus_px": 4.0}
+    save_tensors(model, tensors, info)
+    card = model_card(model, read_json(metrics), CONFIG, {})
+    assert "- clips out of focus, share: 0.5, up to 4.0 px" in card
+    assert "none put out of focus" not in card
 
 
 def test_example_and_requirements_are_what_a_loaded_model_needs() -> None:

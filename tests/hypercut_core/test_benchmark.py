@@ -156,6 +156,16 @@ def test_the_table_shows_which_sources_gain() -> None:
     assert "| Source | Clips | Repeat, dB | even_odd/naive |" in text
     assert "| <i>/.mp4 | 3 | 30.00 | 1.50 ± 0.71 / 3.00 ± 1.41 |" in text
     assert text.index("| b.mp4 | 5 |") < text.index("| <i>/.mp4 | 3 |")  # most clips first
+    helped = gather([result("guided/naive", 0, {**figures("best of 5", 26.0), "sources": told(1.0)},
+                            {**figures("oracle-guidance", 26.0), "sources": told(2.0)})], COSTS)
+    assert "| guided/naive (best of 5) | guided/naive (oracle-guidance) |" in markdown(document(helped, ABOUT, {}, []),
+                                                                                      helped)
+    many = {f"{number}.mp4": {"clips": 20 - number, "ppsnr": 30.0, "gain": 1.0, "gain_ends": 1.0}
+            for number in range(13)}
+    crowd = gather([result("even_odd/naive", 0, {**figures("blind", 26.0), "sources": many})], COSTS)
+    text = markdown(document(crowd, ABOUT, {}, []), crowd)
+    assert "## By source, the 12 of 13 with most clips. Blind" in text
+    assert ("| 11.mp4 |" in text, "| 12.mp4 |" in text) == (True, False)
     html = render(lines, data, [])
     assert "&lt;i&gt;/.mp4" in html
     assert "<i>/" not in html

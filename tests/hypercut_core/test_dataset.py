@@ -152,6 +152,15 @@ def test_parts_of_a_batch_out_of_focus_are_the_whole(square: ClipStore):
     assert torch.equal(torch.cat([first.blurry, last.blurry]), whole.blurry)
 
 
+def test_half_precision_leaves_the_clips_alone(square: ClipStore):
+    """A training in bf16 reads its batches inside autocast, and its checks read them outside."""
+    batches = ClipBatches(square, "train", 5, 11, 3, Augmentation(defocus=1.0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = batches(0)
+    assert inside.sharp.dtype == torch.float32
+    assert same(inside, batches(0))
+
+
 @pytest.mark.parametrize("response", RESPONSES)
 def test_a_clip_out_of_focus_is_still_the_mean_of_its_frames(tmp_path: Path, response: str):
     """G(mean x_k) = mean G(x_k) in the clip's own light, up to what its 8 bits had lost."""

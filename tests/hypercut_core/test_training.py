@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from hypercut_core.clips.dataset import Augmentation
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.clips.store import ClipStore, ClipStoreWriter
 from hypercut_core.deblurring.even_odd import DeblurrerConfig
@@ -14,7 +15,7 @@ from hypercut_core.files import file_sha256
 from hypercut_core.ordering.encoder import EncoderConfig
 from hypercut_core.ordering.training import fit_encoder
 from hypercut_core.training.checkpoint import save_model
-from hypercut_core.training.loop import TrainingConfig, forget, learning_rate, pick_device
+from hypercut_core.training.loop import TrainingConfig, forget, learning_rate, pick_device, training_facts
 
 SHORT = TrainingConfig(steps=8, batch=4, crop=16, checkpoint_seconds=0.0, ema=0.9)
 MODEL = DeblurrerTraining(DeblurrerConfig(width=4, blocks=(1, 1)), training=SHORT)
@@ -138,3 +139,12 @@ def test_devices_are_checked() -> None:
         with pytest.raises(BadParameters, match="no CUDA device"):
             pick_device("cuda")
         assert pick_device("auto").type == "cpu"
+
+
+def test_a_training_without_defocus_is_known_as_before_there_was_any() -> None:
+    """Checkpoints, finished benchmark rows and model files of older versions go on being those of that training."""
+    plain = training_facts(TrainingConfig())
+    assert plain["augmentation"] == {"flips": True, "transposes": True, "time_reversal": True}
+    assert training_facts(TrainingConfig(augmentation=Augmentation(defocus_px=2.0))) == plain
+    soft = training_facts(TrainingConfig(augmentation=Augmentation(defocus=0.5)))
+    assert soft["augmentation"] == plain["augmentation"] | {"defocus": 0.5, "defocus_px": 4.0}
