@@ -114,7 +114,8 @@ def markdown(data: Mapping[str, Any], lines: Sequence[Line]) -> str:
     for title, group in groups(lines):
         parts.append(f"## {title}\n\n" + _quality(group))
     for title, heads, rows in source_tables(lines):
-        parts.append(f"## {title}\n\n{SOURCES_NOTE}\n\n" + _table([" ".join(head).strip() for head in heads], rows))
+        named = [", ".join(filter(None, head)) for head in heads]
+        parts.append(f"## {title}\n\n{SOURCES_NOTE}\n\n" + _table(named, rows))
     parts.append("## Cost\n\n" + _costs(lines, about) + "\n\n" + _trainings(lines))
     order = ", ".join(f"{key} {spread(values, 1, 100)} %" for key, values in data["encoder"].items())
     if order:
@@ -166,7 +167,7 @@ def source_tables(lines: Sequence[Line]) -> list[tuple[str, list[tuple[str, str]
             continue
         clips = {name: max(figures["clips"]) for name, figures in told[0].sources.items()}
         names = sorted(clips, key=lambda name: -clips[name])[:SOURCES]
-        heads = [("Source", ""), ("Clips", ""), ("Repeat,", "dB"),
+        heads = [("Source", ""), ("Clips", ""), ("Repeat", "dB"),
                  *((labelled(line.name, line.protocol), "") for line in told)]
         first = told[0].sources
         rows = [[name.replace("|", "/"), f"{clips[name]:,.0f}",
