@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypercut_core.blur.events import LUMA, EventConfig, simulate_events
-from hypercut_core.blur.exposure import to_linear
+from hypercut_core.blur.events import EventConfig, log_light, simulate_events
 from hypercut_core.clips.moving_photos import MovingPhotosConfig, render_clips
 from hypercut_core.deblurring import threshold_search
 from hypercut_core.deblurring.event_integral import EventIntegral, EventIntegralConfig, exposure_times
@@ -53,8 +52,6 @@ CAMERAS = {"colour, c 0.05": EventConfig(threshold=0.05, colour=True), "colour, 
 LIVELY = (0, 1, 3, 1000)  # events per pixel: the classes in which errors of c are told
 LIMITED = ("colour, c 0.1", "colour, c 0.2", "grey, c 0.2")
 GIVEN = ("events", "true flow", "exact light", "both")
-LIMITS_SAID = ("True flow: the optical flow of the true frames in place of that of the found ones. Exact light: the",
-               "change of light in place of whole events, as a sensor of infinitely small steps would tell it.")
 NOISE: dict[str, tuple[float, ...]] = {"noise_rate": (0, 1, 5, 20, 100, 500), "spread": (0, 0.03, 0.1, 0.3),
                                        "refractory": (0, 1e-4, 1e-3, 3e-3)}
 NOISE_CLIPS = 6
@@ -124,10 +121,9 @@ def limits_of_c(clips: list[np.ndarray]) -> list[dict[str, Any]]:
     with Progress("what limits c", len(LIMITED) * len(clips)) as progress:
         for name, frames in itertools.product(LIMITED, clips):
             seen, c = see(frames, CAMERAS[name]), CAMERAS[name].threshold
-            exact = exact_counts(seen, c)
-            true = true_flow(seen)
-            for given, counts, flow in (("events", seen.counts, optical_flow), ("true flow", seen.counts, true),
-                                        ("exact light", exact, optical_flow), ("both", exact, true)):
+            exact, true = exact_counts(frames, CAMERAS[name]), true_flow(seen)
+            ways = ((seen.counts, optical_flow), (seen.counts, true), (exact, optical_flow), (exact, true))
+            for given, (counts, flow) in zip(GIVEN, ways, strict=True):
                 with mock.patch.object(threshold_search, "optical_flow", flow):
                     rows.append({"camera": name, "given": given,
                                  "ratio": find_threshold(seen.blurry, counts) / c})
@@ -135,13 +131,10 @@ def limits_of_c(clips: list[np.ndarray]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (LIMITED.index(row["camera"]), GIVEN.index(row["given"])))
 
 
-def exact_counts(seen: Seen, c: float) -> Tensor:
+def exact_counts(frames: np.ndarray, camera: EventConfig) -> Tensor:
     """The change of log light since the first instant in units of c, (1, 7, C, H, W), not rounded to whole steps."""
-    light = to_linear(seen.sharp)
-    if seen.counts.shape[2] == 1:
-        light = (light * torch.tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    levels = torch.log(light + EventConfig().dark) / c
-    return (levels - levels[:1])[None].to(seen.counts)
+    levels = torch.from_numpy(log_light(frames[1:], camera)).float() / camera.threshold
+    return (levels - levels[:1])[None]
 
 
 def true_flow(seen: Seen) -> Callable[[Tensor, Tensor], Tensor]:
@@ -225,7 +218,9 @@ def markdown(found: dict[str, Any]) -> str:
         median, within = _errors(ratios)
         lines.append(f"| {' | '.join(key)} | {median} | {within} | {max(abs(one - 1) for one in ratios):.1%} | "
                      f"{statistics.fmean(ratios) - 1:+.1%} |")
-    lines += ["", *LIMITS_SAID, "", "## Quality against noise", "", *_note(found["noise"]),
+    lines += ["", "True flow: the optical flow of the true frames in place of that of the found ones. Exact light: the",
+              "change of light in place of whole events, as a sensor of infinitely small steps would tell it.",
+              "", "## Quality against noise", "", *_note(found["noise"]),
               f"Colour sensor, c 0.1, exposure 20 ms, {min(NOISE_CLIPS, clips['noise'])} clips, mean over frames.", "",
               "| noise | | known c, dB | found c, dB | direction right |", "|---|---|---|---|---|"]
     lines += [f"| {UNITS[row['kind']]} | {row['value']:g} | {row['known']:.1f} | {row['found']:.1f} | "

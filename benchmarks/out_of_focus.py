@@ -1,11 +1,11 @@
 """What deblurrers do to clips that are out of focus: a soft edge is not a moving one.
 
-    nice .venv/bin/python -m benchmarks.out_of_focus CLIPS NAME=MODEL ... [--split val] [--most 48] [--into FILE]
+    nice .venv/bin/python -m benchmarks.out_of_focus CLIPS NAME=MODEL ... [--split val] [--most 48]
 
 CLIPS is a clip store (`data/clips` of a workspace), MODEL a deblurrer of `hypercut benchmark`
 (`benchmark/rows/even_odd-hypercut_targets/seed-0/model.safetensors`) or of the pipeline; models of one name are seeds.
 Every clip is put out of focus by a Gaussian of each width, blurry image and sharp frames alike, and so stays the mean
-of its frames; what is told is the gain over repeating that blurry image. Prints the table, and writes it with --into.
+of its frames; what is told is the gain over repeating that blurry image. Prints the table.
 --picture PNG shows the clips at 2 px that the first model does most harm to: the blurry image, the true first frame and
 that of the first model of each name.
 """
@@ -26,9 +26,7 @@ from hypercut_core.benchmark.table import spread
 from hypercut_core.clips.defocus import out_of_focus
 from hypercut_core.clips.store import ClipStore
 from hypercut_core.deblurring.models import load_deblurrer
-from hypercut_core.errors import BadParameters
 from hypercut_core.evaluation.protocol import evaluate_clips, repeat_blurry, summarise
-from hypercut_core.files import write_text
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0, 4.0)  # px
 SHOWN_WIDTH, ROWS, SIDE, GAP, LABEL = 2.0, 3, 192, 4, 18
@@ -109,24 +107,20 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--split", default="val")
     parser.add_argument("--most", type=int, default=48)
-    parser.add_argument("--into", type=Path)
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     models: dict[str, list[Path]] = {}
     for text in asked.models:
         name, equals, file = text.partition("=")
         if not (name and equals and file):
-            raise BadParameters(f"'{text}' is no model", remedy="write NAME=MODEL")
+            parser.error(f"'{text}' is no NAME=MODEL")
         models.setdefault(name, []).append(Path(file))
     torch.set_num_threads(1)
     store = ClipStore(asked.clips)
     indices = scored_clips(store, asked.split, asked.most)
     if asked.picture:
         picture(store, indices, models).save(asked.picture)
-    text = markdown(measure(store, indices, models))
-    if asked.into:
-        write_text(asked.into, text)
-    print(text, end="")
+    print(markdown(measure(store, indices, models)), end="")
 
 
 if __name__ == "__main__":

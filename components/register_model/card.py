@@ -69,7 +69,7 @@ def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
              ("crop, px", training.get("crop")), ("width", shape.get("width")),
              ("blocks", shape.get("blocks")), ("response curve of the blur", shape.get("response"))]
     if soft := _defocus(card):
-        facts.append(("clips out of focus, share", f"{soft}, up to {training['augmentation'].get('defocus_px')} px"))
+        facts.append(("clips out of focus, share", f"{soft[0]}, up to {soft[1]} px"))
     begun = card.get("start")
     if isinstance(begun, Mapping):
         facts.append(("begun with the weights of", f"{begun.get('name')} (sha256 {str(begun.get('sha256'))[:16]})"))
@@ -77,11 +77,13 @@ def _training(card: Mapping[str, Any], shape: Mapping[str, Any]) -> str:
     return "\n".join(["## What it was trained on", *(rows or ["- not recorded in the model file"])])
 
 
-def _defocus(card: Mapping[str, Any]) -> float:
-    """Share of the training clips that were put out of focus."""
-    training = card.get("training", {}) if isinstance(card.get("training"), Mapping) else {}
-    augmentation = training.get("augmentation", {})
-    return float(augmentation.get("defocus", 0)) if isinstance(augmentation, Mapping) else 0.0
+def _defocus(card: Mapping[str, Any]) -> tuple[Any, Any] | None:
+    """Share of the training clips that were put out of focus and how far, px; None: none was."""
+    training = card.get("training")
+    augmentation = training.get("augmentation") if isinstance(training, Mapping) else None
+    if not isinstance(augmentation, Mapping) or not augmentation.get("defocus"):
+        return None
+    return augmentation["defocus"], augmentation.get("defocus_px")
 
 
 def _figures(figures: Mapping[str, Any], name: str) -> str:

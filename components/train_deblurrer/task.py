@@ -15,6 +15,7 @@ from hypercut_core.deblurring.training import DeblurrerTraining, fit_deblurrer
 from hypercut_core.ordering.encoder import Encoder
 from hypercut_core.ordering.labels import OrderTable
 from hypercut_core.training.execution import Execution, Watch
+from hypercut_core.training.loop import training_facts
 
 WatchMaker = Callable[[], AbstractContextManager[Watch | None]]  # opened by the process that watches; picklable
 
@@ -38,5 +39,6 @@ class DeblurrerTask:
 
     def facts(self, data: str) -> list[Any]:
         """What makes this training this training, with the hash of the clips; JSON."""
-        return [data, self.objective, asdict(self.settings), self.seed, self.orders.directions8.tobytes().hex(),
+        settings = asdict(self.settings) | {"training": training_facts(self.settings.training)}
+        return [data, self.objective, settings, self.seed, self.orders.directions8.tobytes().hex(),
                 *([self.start.sha256] if self.start else [])]

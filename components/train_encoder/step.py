@@ -38,7 +38,9 @@ def train_encoder(store: str | Path, config: TrainEncoderConfig, out: Path, metr
     """
     clips = open_clips(store)
     folder, lesson = work / "train-encoder", work / "train-encoder-teacher"
-    facts = [clips.sha256, seed, asdict(replace(config, checkpoints=""))]
+    lessons = {"training": training_facts(config.training),
+               "teacher": asdict(config.teacher) | {"training": training_facts(config.teacher.training)}}
+    facts = [clips.sha256, seed, asdict(replace(config, checkpoints="")) | lessons]
     places = {one: checkpoint_place(one.name, facts, config.checkpoints, one) for one in (folder, lesson)}
     told = {one: Execution(checkpoints=open_checkpoints(place)) for one, place in places.items()}
     teacher = (fit_teacher(clips, config.teacher, seed, lesson, told[lesson]) if config.objective == "distilled"
